@@ -1,0 +1,39 @@
+"""Fixtures shared by all tests: where the real data lie, and how a user calls a script."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real EM data sets; tests that need it skip where it is absent.
+
+    ``EMLIB_DATA`` names another place than ``../shared/data``.
+    """
+    folder = Path(os.environ.get("EMLIB_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "fib25-medulla").is_dir():
+        pytest.skip(f"real EM data not found under {folder}; set EMLIB_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """Return a function that runs a root script as a user does and returns the completed process."""
+
+    def call(script, *args, cwd=None, env=None, timeout=300):
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, args)],
+            cwd=cwd or ROOT,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return call
