@@ -1,0 +1,153 @@
+"""Figure 1: one section through the stages (raw, preprocessed, aligned, segmented) and cuts across the sections."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from emlib.publish.page import DPI, MARGIN, PANEL_PT, Page, scale_bar, set_extent
+from emlib.publish.style import BLACK, YELLOW, grey_range, grey_u8, overlay, plural, shrink
+
+WIDTH = 11.5  # inches
+GAP = 0.12
+CAPTION = 0.26  # inches above each row for the panels' titles
+MAX_PIXELS = 800  # of a grey picture's longer side
+MIN_CUT = 0.4  # inches: a cut through few sections is stretched in z until it is this tall
+
+
+def figure1(
+    em_u8: np.ndarray,
+    preprocessed: np.ndarray | None,
+    aligned: np.ndarray,
+    labels: np.ndarray,
+    voxel_size_nm: tuple[float, float, float],
+    z: int | None = None,
+    note: str | None = None,
+) -> Figure:
+    """Show raw EM, preprocessed, aligned and neurites in one section, and x–z and y–z cuts before and after alignment.
+
+    Parameters
+    ----------
+    em_u8 : (Z, Y, X) array
+        As read.
+    preprocessed : (Z, Y, X) array or None
+    aligned : (Z, Y, X) array
+    labels : (Z, Y, X) integer array
+        Neurites; 0 is background.
+    voxel_size_nm : (z, y, x)
+    z : int, optional
+        The section; the middle one if not given.
+    note : str, optional
+        Goes first into the title.
+
+    Returns
+    -------
+    Figure
+    """
+    depth, height, width = labels.shape
+    z = depth // 2 if z is None else z
+    y, x = height // 2, width // 2
+    vz, vy, vx = voxel_size_nm
+    before = em_u8 if preprocessed is None else preprocessed
+    sections = [("Raw EM", em_u8), ("Preprocessed", preprocessed), ("Aligned", aligned)]
+    sections = [(name, stack) for name, stack in sections if stack is not None]
+
+    columns = len(sections) + 1
+    inner = WIDTH - 2 * MARGIN
+    cell = (inner - (columns - 1) * GAP) / columns
+    tall = min(cell * height * vy / (width * vx), 4.5)
+    cuts = _place_cuts(depth * vz, height * vy, width * vx, inner) if depth > 1 else []
+    total = CAPTION + tall + max((top + h for _, top, _, h, _ in cuts), default=0.25) + 0.15
+
+    ids = np.unique(labels[z])
+    page = Page(
+        WIDTH,
+        total,
+        f"Figure 1. From raw EM to neurites: section z = {z} ({plural(depth, 'section')} in all)",
+        note,
+        f"{width} × {height} voxels of {vx:g} × {vy:g} nm, sections {vz:g} nm apart; "
+        f"{plural(int((ids > 0).sum()), 'neurite')} in this section, one colour per id, white lines between ids. "
+        f"“Before” is the {'raw' if preprocessed is None else 'preprocessed'} stack; yellow ticks mark the cuts.",
+    )
+    letters = iter("abcdefghijklmnop")
+    wide = tall * width * vx / (height * vy)  # the section keeps its shape where the height is capped
+    ranges = {}
+    for column, (name, stack) in enumerate(sections):
+        ranges[name] = low, high = grey_range(stack[z])
+        span = f"{low:.0f}–{high:.0f}" if stack.dtype.kind in "iu" else f"{low:.2f}–{high:.2f}"
+        left = MARGIN + column * (cell + GAP) + max(0.0, (cell - wide) / 2)
+        picture = shrink(grey_u8(stack[z], low, high), MAX_PIXELS)
+        axes = page.picture(left, CAPTION, min(wide, cell), tall, picture, f"{next(letters)}  {name} (grey {span})")
+        set_extent(axes, (height, width))
+        scale_bar(axes, vx)
+    left = MARGIN + len(sections) * (cell + GAP) + max(0.0, (cell - wide) / 2)
+    painted = _painted(aligned[z], labels[z], ranges["Aligned"], (tall, min(wide, cell)))
+    axes = page.picture(left, CAPTION, min(wide, cell), tall, painted, f"{next(letters)}  Neurites over aligned EM")
+    set_extent(axes, (height, width))
+    scale_bar(axes, vx)
+    if cuts:
+        _mark_cuts(axes, y, x)
+
+    top = CAPTION + tall
+    if not cuts:
+        page.text(MARGIN, top + 0.1, "A single section: there is no cut across sections to show.", size=PANEL_PT)
+    low_high = grey_range(before[z])
+    for left, down, w, h, (plane, kind) in cuts:
+        along, step, where = (np.s_[:, y, :], vx, f"y = {y}") if plane == "x–z" else (np.s_[:, :, x], vy, f"x = {x}")
+        cut_ids = labels[along]
+        stretch = h / (w * depth * vz / (cut_ids.shape[1] * step))
+        title = f"{next(letters)}  {plane} at {where}, {kind}" + (f", z × {stretch:.1f}" if stretch > 1.01 else "")
+        if kind == "before":
+            picture = shrink(grey_u8(before[along], *low_high), MAX_PIXELS)
+        elif kind == "aligned":
+            picture = shrink(grey_u8(aligned[along], *ranges["Aligned"]), MAX_PIXELS)
+        else:
+            picture = _painted(aligned[along], cut_ids, ranges["Aligned"], (h, w))
+        axes = page.picture(left, top + down, w, h, picture, title)
+        set_extent(axes, cut_ids.shape)
+        scale_bar(axes, step)
+    return page.figure
+
+
+def _painted(em: np.ndarray, labels: np.ndarray, span: tuple[float, float], inches: tuple[float, float]) -> np.ndarray:
+    """Return labels over EM with 1.6 pixels per printed pixel, so that outlines stay thin and even."""
+    size = tuple(max(2, round(side * DPI * 1.6)) for side in inches)
+    return overlay(grey_u8(em, *span), labels, size)
+
+
+def _mark_cuts(axes: Axes, y: int, x: int) -> None:
+    """Draw ticks at the edges of a section where the x–z cut (row y) and the y–z cut (column x) run."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    w, h = 0.05 * (right - left), 0.05 * (bottom - top)
+    ticks = [[(left, y), (left + w, y)], [(right, y), (right - w, y)], [(x, top), (x, top + h)]]
+    ticks.append([(x, bottom), (x, bottom - h)])
+    for colour, points in ((BLACK, 3.0), (YELLOW, 1.6)):
+        axes.add_collection(LineCollection(ticks, colors=colour, linewidths=points), autolim=False)
+
+
+def _place_cuts(depth: float, height: float, width: float, inner: float) -> list[tuple]:
+    """Place x–z and y–z cuts, each before, aligned and labelled, below the sections.
+
+    Flat stacks get two rows of three, so that the cuts are long enough to judge; cubes get one row of six.
+
+    Returns
+    -------
+    list of (left, top, width, height, (plane, kind)) in inches; top counts from the lower edge of the sections
+    """
+    kinds = ("before", "aligned", "neurites")
+    per_row = 6 if depth / max(height, width) > 0.5 else 3
+    cell = (inner - (per_row - 1) * GAP) / per_row
+    placed, top = [], CAPTION + 0.12
+    for row, (plane, span) in enumerate((("x–z", width), ("y–z", height))):
+        w, h = cell, cell * depth / span
+        if h > 3.0:  # the physical shape is kept: a taller stack becomes narrower
+            w, h = cell * 3.0 / h, 3.0
+        h = max(h, MIN_CUT)
+        for column, kind in enumerate(kinds):
+            first = 3 * row if per_row == 6 else 0
+            placed.append((MARGIN + (first + column) * (cell + GAP), top, w, h, (plane, kind)))
+        if per_row == 3:
+            top += h + CAPTION + 0.08
+    return placed

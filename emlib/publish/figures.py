@@ -1,0 +1,16 @@
+"""The four figures of a run and how they are written; each lives in a file of its own."""
+
+from emlib.publish.figure_graph import figure3
+from emlib.publish.figure_shifts import figure4
+from emlib.publish.figure_stages import figure1
+from emlib.publish.figure_synapses import figure2
+from emlib.publish.page import save_figure
+
+NAMES = {
+    "figure1": "Figure1_EM_preprocess_align_segment",
+    "figure2": "Figure2_synapse_candidates_overlay",
+    "figure3": "Figure3_graph",
+    "figure4": "Figure4_alignment_shifts",
+}
+
+__all__ = ["NAMES", "figure1", "figure2", "figure3", "figure4", "save_figure"]

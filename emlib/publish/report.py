@@ -1,0 +1,269 @@
+"""One self-contained HTML page per run: what was run on, what came out, how good it is, when not to trust it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    import jinja2
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Number:
+    """A headline number with what it means in plain words."""
+
+    label: str
+    value: Any
+    meaning: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report.
+
+    Attributes
+    ----------
+    title : str
+    columns : list of str
+        Names that end in ``id`` or are ``z``, ``y``, ``x`` hold whole numbers that are not grouped by thousands.
+    rows : list of lists
+    caption : str
+        What the columns mean.
+    link : str
+        Path of the complete table, relative to the report.
+    total : int, optional
+        Rows of the complete table, if this one is cut short.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    link: str = ""
+    total: int | None = None
+
+    @classmethod
+    def from_frame(
+        cls, title: str, frame: pd.DataFrame, limit: int | None = 10, caption: str = "", link: str = ""
+    ) -> Table:
+        """Make a table of the first ``limit`` rows of a data frame."""
+        cut = frame if limit is None else frame.head(limit)
+        rows = [list(row) for row in cut.itertuples(index=False, name=None)]
+        return cls(title, [str(name) for name in frame.columns], rows, caption, link, len(frame))
+
+
+@dataclass(frozen=True)
+class FigureItem:
+    """A figure as PNG bytes, with its caption and the path of its PDF relative to the report."""
+
+    name: str
+    caption: str
+    png: bytes
+    pdf: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a stage and the highest memory use seen in it."""
+
+    stage: str
+    seconds: float
+    peak_mib: float | None = None
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A file that the run wrote: path relative to the report, what it is, and its shape and dtype if an array."""
+
+    path: str
+    what: str
+    shape: Sequence[int] | None = None
+    dtype: str = ""
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """All that a report shows.
+
+    Attributes
+    ----------
+    title, run_id, status, command : str
+    dataset : str
+        URI of the source.
+    voxel_size_nm : (z, y, x)
+    shape, offset : (z, y, x) in voxels
+    seed : int
+    synthetic_note : str or None
+        Banner over the page and reason for every number: the data are not real.
+    warnings : list of str
+        What went wrong or was assumed; shown on the first screen.
+    notes : list of str
+        Remarks without alarm.
+    settings : dict of dicts
+        Per stage, name to value.
+    numbers : list of Number
+    scores : list of Table or None
+        Comparison with truth; None if there is none, and the report says that quality is unknown.
+    checks : list of str
+        What to check by eye when there is no truth; a default list if empty.
+    tables : list of Table
+    figures : list of FigureItem
+    distrust : list of str
+        "When not to trust this".
+    timings : list of Timing
+    artefacts : list of Artefact
+    versions : dict of str
+    """
+
+    title: str
+    run_id: str
+    status: str
+    dataset: str
+    voxel_size_nm: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    offset: tuple[int, int, int] = (0, 0, 0)
+    seed: int = 0
+    command: str = ""
+    synthetic_note: str | None = None
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    numbers: Sequence[Number] = ()
+    scores: Sequence[Table] | None = None
+    checks: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[FigureItem] = ()
+    distrust: Sequence[str] = ()
+    timings: Sequence[Timing] = ()
+    artefacts: Sequence[Artefact] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+CHECKS = (
+    "Figure 1, x–z and y–z cuts: after alignment membranes run smoothly across sections, without teeth.",
+    "Figure 1, neurites: colours end at membranes. One colour on both sides of a membrane is a merge, a change of "
+    "colour inside a neurite is a split.",
+    "Figure 2, enlarged candidates: a dark cleft between two neurites with vesicles on the presynaptic side.",
+    "Figure 3: a neurite with far more partners than all others is often several neurites merged into one.",
+    "Figure 4: shaded sections are where neurites are most likely cut or joined wrongly.",
+)
+
+
+def render_report(context: ReportContext) -> str:
+    """Return the report as one HTML page with its images inside; it loads nothing and runs no script.
+
+    Parameters
+    ----------
+    context : ReportContext
+
+    Returns
+    -------
+    str
+        Equal contexts give equal pages.
+    """
+    return _template().render(c=context, checks=context.checks or CHECKS)
+
+
+def format_value(value: Any, column: str = "") -> str:
+    """Write a value for a reader: four significant digits, thin spaces between thousands, ids as they are.
+
+    Parameters
+    ----------
+    value : any
+    column : str
+        Name of the value; ids and coordinates are not grouped.
+
+    Examples
+    --------
+    >>> format_value(0.123456), format_value(41250.7), format_value(7, "pre_id"), format_value(float("nan"))
+    ('0.1235', '41\u202f251', '7', '–')
+    """
+    if value is None or value is Ellipsis:
+        return "–"
+    if type(value).__name__ in ("bool", "bool_"):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return str(int(value)) if is_id(column) else f"{int(value):,}".replace(",", "\u202f")
+    if isinstance(value, Real):
+        return _format_real(float(value), column)
+    if isinstance(value, tuple | list):
+        return ", ".join(format_value(item, column) for item in value)
+    return "–" if str(value) in ("<NA>", "NaT") else str(value)
+
+
+def _format_real(value: float, column: str) -> str:
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if is_id(column):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.1f}"
+    if (value.is_integer() and abs(value) < 1e15) or abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.4g}"
+
+
+def is_id(column: str) -> bool:
+    """Return whether a column holds ids or coordinates: whole numbers that are names, not amounts.
+
+    Examples
+    --------
+    >>> is_id("pre_id"), is_id("post_y"), is_id("score")
+    (True, True, False)
+    """
+    name = column.lower()
+    return name.split("_")[-1] in ("id", "z", "y", "x") or name in ("source", "target", "node", "seed", "neurite")
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a cell is aligned to the right."""
+    return value is None or (isinstance(value, Real) and type(value).__name__ not in ("bool", "bool_"))
+
+
+def format_bytes(size: int | None) -> str:
+    """Write a file size.
+
+    Examples
+    --------
+    >>> format_bytes(512), format_bytes(4_400_000)
+    ('512 B', '4.2 MiB')
+    """
+    if size is None:
+        return "–"
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def _link(path: str) -> str:
+    """Return a path as a relative link; a scheme such as ``javascript:`` is quoted away."""
+    return quote(str(path).replace("\\", "/"), safe="/._-")
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(
+        value=format_value, size=format_bytes, link=_link, base64=lambda data: base64.b64encode(data).decode()
+    )
+    environment.tests["numeric"] = is_number
+    text = resources.files("emlib.publish").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)

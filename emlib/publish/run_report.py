@@ -1,0 +1,196 @@
+"""What a run of the pipeline publishes: its figures, and the report that holds them with tables and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, save_figure
+from emlib.publish.report import Artefact, FigureItem, Number, ReportContext, Table, Timing, render_report
+
+if TYPE_CHECKING:
+    from emlib.pipeline import Run
+
+CAPTIONS = {
+    "figure1": "One section through the stages, and cuts across sections before and after alignment.",
+    "figure2": "Synapse candidates on the aligned EM, their scores, and the highest-scoring ones enlarged.",
+    "figure3": "The strongest connections as a drawing and as a matrix, and the degrees of all neurites.",
+    "figure4": "Shift, reliability and residual misalignment of each section.",
+}
+SCORE_MEANING = {
+    "voi_split": "bits; 0 is perfect; grows with each neurite cut apart",
+    "voi_merge": "bits; 0 is perfect; grows with each pair of neurites run together",
+    "voi": "bits; sum of the two above",
+    "arand": "adapted Rand error; 0 is perfect, 1 is worst",
+    "rand_precision": "low when neurites are merged",
+    "rand_recall": "low when neurites are split",
+    "cremi_score": "square root of VOI × ARAND",
+    "voxels": "labelled voxels compared",
+    "true_segments": "neurites in the truth",
+    "pred_segments": "neurites in the prediction",
+}
+LARGE_SHARE = 0.25  # a neurite above this share of the volume is suspected of being several
+
+
+def publish(run: Run) -> None:
+    """Draw the figures that the stages so far allow and write ``report.html``."""
+    figures = [_figure(run, name, figure) for name, figure in _figures(run)]
+    report = render_report(_context(run, figures))
+    run.outputs.text("report.html", report, "This report")
+
+
+def _figures(run: Run):
+    """Yield the figures for which there is data."""
+    size, note = run.volume.voxel_size_nm, run.synthetic
+    if run.labels is not None:
+        yield "figure1", figure1(run.volume.array, run.preprocessed, run.aligned, run.labels, size, note=note)
+    if run.candidates is not None:
+        truth = run.true_synapses
+        yield "figure2", figure2(
+            run.aligned, run.labels, run.candidates, size, run.settings.stages.graph.min_score, truth, note=note
+        )
+    if run.graph is not None:
+        yield "figure3", figure3(run.graph, note=note)
+    if run.shifts is not None:
+        shifts = None if run.align_skipped else run.shifts
+        yield "figure4", figure4(shifts, size, run.align_skipped, note=note, added=run.added)
+
+
+def _figure(run: Run, name: str, figure) -> FigureItem:
+    png, pdf = save_figure(figure, run.outputs.path("figures"), NAMES[name])
+    for path in (png, pdf):
+        run.outputs.note(f"figures/{path.name}", CAPTIONS[name])
+    return FigureItem(NAMES[name], CAPTIONS[name], png.read_bytes(), f"figures/{pdf.name}")
+
+
+def _context(run: Run, figures: Sequence[FigureItem]) -> ReportContext:
+    volume = run.volume
+    return ReportContext(
+        title="EM volume to wiring graph",
+        run_id=run.log.run_id,
+        status="done" if run.settings.until == "publish" else f"stopped after {run.settings.until}, as asked",
+        dataset=run.settings.dataset,
+        voxel_size_nm=volume.voxel_size_nm,
+        shape=volume.shape,
+        offset=volume.offset,
+        seed=run.settings.seed,
+        command=run.command,
+        synthetic_note=run.synthetic,
+        warnings=run.warnings,
+        notes=[run.align_skipped] if run.align_skipped else [],
+        settings=_settings(run),
+        numbers=_numbers(run),
+        scores=_scores(run),
+        tables=_tables(run),
+        figures=figures,
+        distrust=_distrust(run),
+        timings=[Timing(name, s, run.watch.peak_mib[name]) for name, s in run.watch.seconds.items()],
+        artefacts=[Artefact(a.path.as_posix(), a.what, dtype=a.detail, bytes=a.size) for a in run.outputs.written],
+        versions=run.log.versions,
+    )
+
+
+def _settings(run: Run) -> dict[str, dict]:
+    """Settings by stage; those of a nested step as ``step.name``."""
+    everything = asdict(run.settings)
+    stages = everything.pop("stages")
+    shown = {"run": everything}
+    for stage, values in stages.items():
+        shown[stage] = {}
+        for name, value in values.items():
+            if isinstance(value, dict):
+                shown[stage].update({f"{name}.{key}": inner for key, inner in value.items()})
+            else:
+                shown[stage][name] = value
+    return shown
+
+
+def _numbers(run: Run) -> list[Number]:
+    numbers = []
+    if run.labels is not None:
+        count = np.unique(run.labels[run.labels > 0]).size
+        numbers.append(Number("neurites", count, "pieces of neurites in this cutout, not whole cells"))
+    if run.candidates is not None:
+        kept = int((run.candidates["score"] >= run.settings.stages.graph.min_score).sum())
+        numbers.append(Number("synapse candidates", len(run.candidates), f"{kept} of them reach the minimum score"))
+    if run.graph is not None:
+        numbers.append(Number("connected neurites", run.graph.number_of_nodes(), "with at least one candidate kept"))
+        numbers.append(Number("connections", run.graph.number_of_edges(), "directed, from pre to post"))
+    if run.scores.get("segmentation"):
+        numbers.append(Number("VOI", run.scores["segmentation"]["voi"], "error against truth; 0 is perfect", "bits"))
+    return numbers
+
+
+def _scores(run: Run) -> list[Table] | None:
+    """Tables of all scores against truth, or None."""
+    tables = []
+    if run.scores.get("segmentation"):
+        rows = [[name, value, SCORE_MEANING.get(name, "")] for name, value in run.scores["segmentation"].items()]
+        caption = "Truth 0 is ignored; predicted 0 takes the nearest label of its section."
+        tables.append(Table("Segmentation against truth", ["score", "value", "meaning"], rows, caption))
+    if run.scores.get("synapses"):
+        rows = [[name, value] for name, value in run.scores["synapses"].items() if not isinstance(value, dict)]
+        tables.append(Table("Synapses against truth", ["score", "value"], rows, link="tables/scores.json"))
+    if run.scores.get("alignment"):
+        rows = [[name, value] for name, value in run.scores["alignment"].items()]
+        caption = "Error of the estimated shifts against the known ones, mean removed."
+        tables.append(Table("Alignment against known shifts", ["error", "pixels"], rows, caption))
+    return tables or None
+
+
+def _tables(run: Run) -> list[Table]:
+    tables = []
+    if run.labels is not None:
+        tables.append(_largest(run))
+    if run.graph is not None:
+        from emlib.stages.graph import edge_table
+
+        edges = edge_table(run.graph)
+        tables.append(Table.from_frame("Strongest connections", edges, link="tables/graph_edges.csv"))
+    if run.candidates is not None:
+        best = run.candidates.sort_values("score", ascending=False, kind="stable")
+        shown = best[[c for c in ("z", "y", "x", "pre_id", "post_id", "score") if c in best]]
+        tables.append(Table.from_frame("Highest-scoring candidates", shown, link="tables/synapse_candidates.csv"))
+    return tables
+
+
+def _largest(run: Run) -> Table:
+    """The ten largest neurites and their share of the volume."""
+    ids, voxels = np.unique(run.labels, return_counts=True)
+    ids, voxels = ids[ids > 0], voxels[ids > 0]
+    order = np.argsort(-voxels, kind="stable")
+    cubic_um = np.prod(run.volume.voxel_size_nm) / 1e9
+    frame = pd.DataFrame(
+        {
+            "neurite_id": ids[order],
+            "volume_um3": voxels[order] * cubic_um,
+            "share_percent": 100 * voxels[order] / run.labels.size,
+        }
+    )
+    return Table.from_frame("Largest neurites", frame)
+
+
+def _distrust(run: Run) -> list[str]:
+    """Reasons found in this very run not to believe a figure."""
+    reasons = []
+    if run.volume.source.get("voxel_size_assumed"):
+        reasons.append("The voxel size was assumed: lengths, volumes and every setting in nm may be off.")
+    if run.labels is not None:
+        voxels = np.bincount(run.labels.ravel())[1:]
+        share = voxels.max() / run.labels.size if voxels.size else 0
+        if share > LARGE_SHARE:
+            reasons.append(f"One neurite fills {share:.0%} of the volume: it is probably several, merged.")
+    if run.shifts is not None and "used" in run.shifts and not run.shifts["used"].all():
+        bad = ", ".join(str(z) for z in run.shifts["z"][~run.shifts["used"]][:10])
+        reasons.append(f"Sections without a reliable shift (z = {bad}): neurites may be cut or joined there.")
+    if run.candidates is not None:
+        reasons.append(
+            "Synapse candidates are dark spots at contacts. Most are not synapses, and their direction is a guess."
+        )
+    if run.settings.stages.segment.segmenter == "watershed" and not run.settings.labels_from:
+        reasons.append("The slice-wise baseline was used; it merges far more neurites than the default segmenter.")
+    return reasons

@@ -1,0 +1,164 @@
+"""What all scripts share on the command line: flags, configuration files, errors, threads."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from emlib import __version__
+from emlib.errors import UserError
+
+INTERRUPTED = 130  # the shell's code for a program ended by Ctrl-C
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose flags accept ``_`` and ``-`` alike and whose errors are one line."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        kwargs.setdefault("formatter_class", _Formatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *names, **kwargs):
+        """Add an argument under its name and the same name with ``_`` for ``-`` and the other way round."""
+        return super().add_argument(*_spellings(names), **kwargs)
+
+    def add_argument_group(self, *args, **kwargs):
+        """Add a group whose flags accept both spellings too."""
+        group = super().add_argument_group(*args, **kwargs)
+        plain_add = group.add_argument
+        group.add_argument = lambda *names, **options: plain_add(*_spellings(names), **options)
+        return group
+
+    def error(self, message: str):
+        """Print one line and exit with code 2."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _spellings(names: Sequence[str]) -> list[str]:
+    found = []
+    for name in names:
+        found.append(name)
+        if name.startswith("--"):
+            found += [f"--{name[2:].replace('-', '_')}", f"--{name[2:].replace('_', '-')}"]
+    return list(dict.fromkeys(found))
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Show the first spelling of a flag only."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        value = "" if action.nargs == 0 else " " + self._format_args(action, self._get_default_metavar_for_optional(action))
+        return next((n for n in action.option_strings if n.startswith("--")), action.option_strings[0]) + value
+
+
+def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Return an argparse type: a number of this kind above zero."""
+
+    def convert(text: str):
+        value = kind(text)
+        if not value > 0 or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        return value
+
+    convert.__name__ = f"positive {kind.__name__}"  # argparse puts the name into its message
+    return convert
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every script has: where to write, how many threads, how much to say."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--outdir", default="outputs", type=Path, help="folder for all results (default: outputs)")
+    group.add_argument("--config", type=Path, metavar="FILE.yaml", help="flags by name; flags typed here win")
+    group.add_argument("--seed", type=int, default=0, help="for everything that is drawn at random (default: 0)")
+    group.add_argument("--threads", type=positive(int), help="cores to use (default: all)")
+    group.add_argument("--quiet", action="store_true", help="print errors only")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    group.add_argument("--version", action="version", version=f"emlib {__version__}")
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; ``--config FILE.yaml`` stands for flags that come before those typed.
+
+    Threads are set here, before NumPy is loaded, so that its libraries obey.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path)
+    config = early.parse_known_args(argv)[0].config
+    if config is not None:
+        argv = _config_flags(parser, config) + argv
+    args = parser.parse_args(argv)
+    if args.threads:
+        from emlib.threads import set_threads
+
+        set_threads(args.threads)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[name] = str(args.threads)
+    return args
+
+
+def _config_flags(parser: argparse.ArgumentParser, path: Path) -> list[str]:
+    """Read a YAML file of flag names and values and return it as a command line."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read --config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path} must hold lines of the form 'flag: value'")
+    known = {name[2:].replace("-", "_"): action for action in parser._actions for name in action.option_strings}
+    flags = []
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in known or name in ("config", "help", "version"):
+            raise UserError(f"--config {path}: unknown key {key!r}; the keys are the flags of {parser.prog} --help")
+        if known[name].nargs == 0:
+            if not isinstance(value, bool):
+                raise UserError(f"--config {path}: {key} is on or off, not {value!r}")
+            flags += [f"--{name}"] if value else []
+        elif value is not None:
+            values = value if isinstance(value, list) else [value]
+            flags += [f"--{name}", *map(str, values)]
+    return flags
+
+
+def command_line() -> str:
+    """Return the command as typed, quoted for a shell."""
+    return shlex.join(["python", *sys.argv])
+
+
+def run(main: Callable[[], int | None]) -> int:
+    """Call a script's main function and turn what a user can cause into one line on stderr and exit code 2."""
+    debug = "--debug" in sys.argv
+    try:
+        return main() or 0
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        if debug:
+            raise
+        print(f"error: out of memory ({error}); use a smaller --cutout or --preset safe8gb", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted: finished files are whole; run the command again to redo the rest", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

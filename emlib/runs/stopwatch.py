@@ -1,0 +1,49 @@
+"""Seconds and peak memory of each stage of a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+
+INTERVAL_S = 0.01  # between two looks at the memory; a shorter peak can be missed
+
+
+@dataclass
+class Stopwatch:
+    """Times stages and samples the resident memory of the process while they run.
+
+    Attributes
+    ----------
+    seconds, peak_mib : dict
+        By stage, in the order in which they ran.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_mib: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure what runs inside the block; kept also when it fails."""
+        process, done, peak = psutil.Process(), threading.Event(), [0]
+
+        def watch() -> None:
+            while True:
+                peak[0] = max(peak[0], process.memory_info().rss)
+                if done.wait(INTERVAL_S):
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.perf_counter() - started, 3)
+            done.set()
+            watcher.join()
+            self.peak_mib[name] = round(max(peak[0], process.memory_info().rss) / 2**20, 1)

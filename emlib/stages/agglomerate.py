@@ -1,0 +1,114 @@
+"""Agglomeration: join watershed fragments into neurites by a multicut of their region adjacency graph.
+
+1. Region adjacency graph: an edge where two fragments touch, with the boundary probability along the contact.
+2. Edge cost: the log-odds that the two belong together, weighted by the size of the contact. Between sections of an
+   anisotropic volume, overlap takes part: fragments of one neurite lie on top of each other.
+3. Multicut: the partition with the lowest total cost, by greedy joining.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from bioimage_cpp import graph as bic_graph
+from bioimage_cpp.graph.multicut import GreedyAdditiveMulticut, MulticutObjective
+
+from emlib.stages.boundaries import near_isotropic
+from emlib.threads import get_threads
+from emlib.volumes.volume import ZYX
+
+FEATURES = ("mean", "median", "std", "min", "max", "p5", "p10", "p25", "p75", "p90", "p95", "size")
+
+
+@dataclass(frozen=True)
+class MulticutSettings:
+    """How readily fragments are joined; chosen on the data named in ``BoundarySettings``."""
+
+    bias: float = 0.5  # log-odds added to "these two are different"; above 0 splits more, below 0 joins more
+    size_power: float = 0.75  # a contact of n voxels weighs n ** size_power
+    overlap_bias: float = 1.0  # log-odds added to "same" between sections, where fragments overlap fully at infinity
+    overlap_boundary: float = 1.0  # how much the boundary probability counts between sections
+    overlap_weight: float = 0.08  # weight of edges between sections against edges within a section
+
+
+@dataclass(frozen=True)
+class RegionGraph:
+    """Fragments and their contacts.
+
+    Attributes
+    ----------
+    rag : bioimage_cpp region adjacency graph
+        Node ids are fragment ids.
+    features : (E, 12) array
+        Of the boundary probability along each contact, columns as in ``FEATURES``.
+    between : (E,) bool array
+        Whether the contact lies between two sections of an anisotropic volume.
+    overlap : (E,) array in [0, 1]
+        Size of the contact as a share of the smaller fragment; meaningful where ``between``.
+    """
+
+    rag: object
+    features: np.ndarray
+    between: np.ndarray
+    overlap: np.ndarray
+
+
+def region_graph(fragments: np.ndarray, boundaries: np.ndarray, voxel_size_nm: ZYX) -> RegionGraph:
+    """Build the region adjacency graph of fragments with features of their contacts.
+
+    Parameters
+    ----------
+    fragments : (Z, Y, X) int32 array
+        Ids from 1; in an anisotropic volume no fragment spans two sections.
+    boundaries : (Z, Y, X) float32 array in [0, 1]
+    voxel_size_nm : (z, y, x) in nm
+    """
+    threads = get_threads()
+    rag = bic_graph.region_adjacency_graph(fragments, number_of_threads=threads)
+    features = bic_graph.features.edge_map_features_complex(rag, fragments, boundaries, number_of_threads=threads)
+    edges = rag.uv_ids()
+    voxels = np.bincount(fragments.ravel(), minlength=rag.number_of_nodes)
+    overlap = features[:, -1] / np.minimum(voxels[edges[:, 0]], voxels[edges[:, 1]])
+    if near_isotropic(voxel_size_nm):
+        between = np.zeros(len(edges), dtype=bool)
+    else:
+        highest = fragments.reshape(len(fragments), -1).max(axis=1)  # ids rise with the section
+        between = np.searchsorted(highest, edges[:, 0]) != np.searchsorted(highest, edges[:, 1])
+    return RegionGraph(rag, features, between, overlap)
+
+
+def edge_costs(graph: RegionGraph, settings: MulticutSettings | None = None) -> np.ndarray:
+    """Compute the cost of cutting each edge: positive joins, negative splits.
+
+    The boundary evidence of a contact is the mean of its median and lower quartile: a neurite that runs on leaves a
+    gap in the boundary, and the mean would close it.
+    """
+    settings = settings or MulticutSettings()
+    column = {name: graph.features[:, index] for index, name in enumerate(FEATURES)}
+    different = _logit((column["median"] + column["p25"]) / 2) + settings.bias
+    stacked = _logit(graph.overlap) + settings.overlap_bias - settings.overlap_boundary * different
+    same = np.where(graph.between, settings.overlap_weight * stacked, -different)
+    return same * column["size"] ** settings.size_power
+
+
+def multicut(graph: RegionGraph, costs: np.ndarray) -> np.ndarray:
+    """Partition the nodes so that the total cost of cut edges is as low as can be found.
+
+    Returns
+    -------
+    (N,) int array
+        The segment of each fragment id.
+
+    Notes
+    -----
+    Greedy additive edge contraction (Keuper et al. 2015). Kernighan-Lin refinement lowers the cost by a further 0.2 %
+    on fib25-medulla z 0-119 and does not raise the score, so it is left out.
+    """
+    return GreedyAdditiveMulticut().optimize(MulticutObjective(graph.rag, costs))
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    """Log-odds, bounded where the probability is 0 or 1."""
+    p = np.clip(p, 0.001, 0.999)
+    return np.log(p / (1 - p))

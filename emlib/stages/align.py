@@ -1,0 +1,236 @@
+"""Alignment of serial sections by translation.
+
+1. Estimate the shift of every section against its neighbours z-1 … z-reach.
+2. Score each estimate; drop those no better than sections that cannot match.
+3. Solve all remaining shifts at once, robustly, so that errors do not add up along z.
+4. Move every original section once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage as ndi
+
+from emlib.stages.phase_correlation import Band, match, spectrum
+from emlib.threads import map_threads
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """How sections are compared and how their shifts are solved for."""
+
+    reach: int = 3  # neighbours per section; more resists damaged sections, costs linearly
+    upsample: int = 20  # sub-pixel factor of the cross-correlation peak
+    max_shift_px: float = 40  # larger shifts between neighbours are not looked for
+    min_reliability: float = 0.2  # pairs below are dropped; 0 is what sections that cannot match give
+    huber_px: float = 0.5  # a pair that disagrees by more than this with the solution loses weight
+    drift_sections: float = 16  # movements slower than this are taken for tissue and kept; inf follows everything
+    band: Band = field(default_factory=Band)  # which spatial frequencies are compared
+
+
+def align(volume: np.ndarray, settings: AlignSettings = AlignSettings()) -> tuple[np.ndarray, pd.DataFrame]:
+    """Translate each section of a stack onto a common frame.
+
+    Parameters
+    ----------
+    volume : (Z, Y, X) float array in [0, 1]
+    settings : AlignSettings
+
+    Returns
+    -------
+    aligned : (Z, Y, X) float32 array
+        Section z moved by ``shifts.loc[z, ["dy", "dx"]]`` pixels, linear interpolation, edges repeated.
+    shifts : DataFrame, one row per section
+        As from :func:`estimate_shifts`.
+
+    Raises
+    ------
+    ValueError
+        If ``volume`` is not three-dimensional, is empty or holds NaN.
+    """
+    shifts, _ = estimate_shifts(volume, settings)
+    return apply_shifts(np.asarray(volume, np.float32), shifts), shifts
+
+
+def estimate_shifts(
+    volume: np.ndarray, settings: AlignSettings = AlignSettings()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Estimate the translation of each section.
+
+    Returns
+    -------
+    shifts : DataFrame, one row per section
+        ``z``; ``dy, dx`` in pixels, what is to be applied, positive moves content down and right;
+        ``reliability`` in [0, 1]; ``residual_before_px`` and ``residual_after_px``, the median disagreement with the
+        neighbours; ``used``, False where no neighbour fits and the shift is filled in from the sections around.
+    pairs : DataFrame, one row per compared pair
+        ``z0, z1, dy, dx, reliability, used``; ``dy, dx`` move section z1 onto z0.
+    """
+    volume = _checked(volume)
+    depth, shape = len(volume), volume.shape[1:]
+    spectra = map_threads(lambda section: spectrum(section, settings.band), volume)
+    index = [(z - d, z) for d in range(1, settings.reach + 1) for z in range(d, depth)]
+    matches = map_threads(
+        lambda p: match(spectra[p[0]], spectra[p[1]], shape, settings.band, settings.max_shift_px, settings.upsample),
+        index,
+    )
+    pairs = pd.DataFrame(index, columns=["z0", "z1"], dtype=np.int64)
+    for name in ("dy", "dx"):
+        pairs[name] = np.array([getattr(m, name) for m in matches], float)
+    pairs["reliability"] = _reliability(matches)
+    pairs["used"] = pairs["reliability"] >= settings.min_reliability
+    return _solve(pairs, depth, settings), pairs
+
+
+def _reliability(matches) -> np.ndarray:
+    """How far each peak stands above what sections that cannot match give: 0 not at all, towards 1 far above."""
+    if not matches:
+        return np.zeros(0)
+    peak = np.array([m.peak for m in matches])
+    chance = np.array([m.chance for m in matches])
+    # One turned pair may be lucky or unlucky; the typical one steadies it.
+    typical = np.median(chance[peak > 0]) if (peak > 0).any() else 0.0
+    level = np.maximum(chance, typical)
+    return np.clip(1 - level / np.maximum(peak, 1e-12), 0, 1)
+
+
+def _solve(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> pd.DataFrame:
+    """Solve for all shifts at once: Huber-weighted least squares with a weak pull to zero."""
+    used = pairs["used"].to_numpy()
+    z0, z1 = pairs["z0"].to_numpy()[used], pairs["z1"].to_numpy()[used]
+    measured = pairs[["dy", "dx"]].to_numpy()[used]
+    trust = pairs["reliability"].to_numpy()[used]
+
+    linked = np.zeros(depth, bool)
+    linked[z0] = linked[z1] = True
+    solution = np.zeros((depth, 2))
+    if used.any():
+        incidence = np.zeros((len(z0), depth))
+        incidence[np.arange(len(z0)), z0] = -1
+        incidence[np.arange(len(z0)), z1] = 1
+        pull = np.sum(trust * (z1 - z0) ** 2) / depth / settings.drift_sections**2
+        weight = trust
+        for _ in range(20):
+            normal = incidence.T @ (weight[:, None] * incidence)
+            normal[np.diag_indices(depth)] += pull + 1e-9
+            solution = np.linalg.solve(normal, incidence.T @ (weight[:, None] * measured))
+            misfit = np.hypot(*(measured - incidence @ solution).T)
+            weight = trust * np.minimum(1, settings.huber_px / np.maximum(misfit, 1e-9))
+        solution -= solution[linked].mean(axis=0)
+        sections = np.arange(depth)
+        for axis in range(2):
+            solution[~linked, axis] = np.interp(sections[~linked], sections[linked], solution[linked, axis])
+
+    table = pd.DataFrame({"z": np.arange(depth), "dy": solution[:, 0], "dx": solution[:, 1]})
+    before = np.hypot(*measured.T)
+    after = np.hypot(*(measured - (solution[z1] - solution[z0])).T)
+    rows = [np.flatnonzero((z0 == z) | (z1 == z)) for z in range(depth)]
+    table["reliability"] = [float(np.median(trust[r])) if len(r) else 0.0 for r in rows]
+    table["residual_before_px"] = [float(np.median(before[r])) if len(r) else np.nan for r in rows]
+    table["residual_after_px"] = [float(np.median(after[r])) if len(r) else np.nan for r in rows]
+    table["used"] = linked
+    return table
+
+
+def apply_shifts(volume: np.ndarray, shifts: pd.DataFrame, *, order: int = 1, fill: str | float = "edge") -> np.ndarray:
+    """Move each section by its shift, with one interpolation.
+
+    Parameters
+    ----------
+    volume : (Z, Y, X) array
+    shifts : DataFrame
+        Columns ``dy, dx`` in pixels, one row per section; positive moves content down and right.
+    order : 1 or 0
+        Linear interpolation, or nearest neighbour (for labels).
+    fill : 'edge' or number
+        What enters at the border.
+
+    Returns
+    -------
+    (Z, Y, X) array
+        The dtype is kept; integers are rounded.
+    """
+    volume = np.asarray(volume)
+    if volume.ndim != 3 or len(shifts) != len(volume):
+        raise ValueError(f"need one shift per section of a (Z, Y, X) volume, got {len(shifts)} for {volume.shape}")
+    if order not in (0, 1):
+        raise ValueError(f"order must be 0 (nearest) or 1 (linear), got {order}")
+    moves = shifts[["dy", "dx"]].to_numpy(float)
+    if order == 0:
+        moves = np.floor(moves + 0.5)
+    out = np.empty_like(volume)
+
+    def one(z: int) -> None:
+        section = volume[z]
+        for axis in range(2):
+            section = _move(section, moves[z, axis], axis, fill)
+        if np.issubdtype(out.dtype, np.integer) and section.dtype != out.dtype:
+            section = np.rint(section)
+        out[z] = section
+
+    map_threads(one, range(len(volume)))
+    return out
+
+
+def _move(section: np.ndarray, by: float, axis: int, fill: str | float) -> np.ndarray:
+    """Move along one axis: whole pixels by slicing, the rest as a weighted sum of two slices."""
+    whole = int(np.floor(by))
+    part = by - whole
+    near = _move_whole(section, whole, axis, fill)
+    if part == 0:
+        return near
+    kind = np.float32 if section.dtype.itemsize <= 4 else np.float64
+    far = _move_whole(section, whole + 1, axis, fill)
+    return near.astype(kind) * kind(1 - part) + far.astype(kind) * kind(part)
+
+
+def _move_whole(section: np.ndarray, by: int, axis: int, fill: str | float) -> np.ndarray:
+    if by == 0:
+        return section
+    length = section.shape[axis]
+    source = np.arange(length) - by
+    moved = np.take(section, np.clip(source, 0, length - 1), axis=axis)
+    if fill != "edge":
+        outside = (source < 0) | (source >= length)
+        moved[outside if axis == 0 else (slice(None), outside)] = fill
+    return moved
+
+
+def simulate_misalignment(volume: np.ndarray, px: float, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
+    """Move each section by a random shift, to show and test alignment.
+
+    Returns
+    -------
+    moved : (Z, Y, X) array, dtype as given
+    added : DataFrame
+        ``z, dy, dx``: what was added to each section, N(0, ``px``) along each axis.
+    """
+    volume = np.asarray(volume)
+    added = np.random.default_rng(seed).normal(0, px, (len(volume), 2))
+    table = pd.DataFrame({"z": np.arange(len(volume)), "dy": added[:, 0], "dx": added[:, 1]})
+    moved = np.empty_like(volume)
+
+    def one(z: int) -> None:
+        section = volume[z].astype(np.float32)
+        spline = ndi.shift(section, added[z], order=3, mode="nearest")
+        if np.issubdtype(volume.dtype, np.integer):
+            info = np.iinfo(volume.dtype)
+            spline = np.clip(np.rint(spline), info.min, info.max)
+        else:
+            spline = np.clip(spline, section.min(), section.max())
+        moved[z] = spline
+
+    map_threads(one, range(len(volume)))
+    return moved, table
+
+
+def _checked(volume: np.ndarray) -> np.ndarray:
+    volume = np.asarray(volume)
+    if volume.ndim != 3 or volume.size == 0:
+        raise ValueError(f"align needs a (Z, Y, X) volume with voxels, got shape {volume.shape}")
+    if not np.isfinite(volume).all():
+        raise ValueError("the volume holds NaN or infinity")
+    return volume

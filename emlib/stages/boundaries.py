@@ -1,0 +1,137 @@
+"""Boundary probability from intensity: membranes are dark, and they are thin sheets.
+
+1. Ridge: the largest eigenvalue of the Hessian at the scale of a membrane; high across a dark sheet, low inside dark
+   mitochondria, which darkness alone takes for membrane.
+2. Darkness: the slightly smoothed grey value.
+3. Both standardised over the volume, weighted, and turned into a probability by a logistic function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from bioimage_cpp.filters import gaussian_smoothing, hessian_of_gaussian_eigenvalues
+
+from emlib.threads import map_threads
+from emlib.volumes.volume import ZYX, anisotropy
+
+NEAR_ISOTROPIC = 2.0  # z up to twice the in-plane voxel size: filters, fragments and distances are 3D
+
+
+@dataclass(frozen=True)
+class BoundarySettings:
+    """How grey values become a boundary probability.
+
+    Chosen on fib25-medulla z 0-119, larval-vnc-3d z 0-6, drosophila-vnc train sections and phantom seeds.
+    """
+
+    ridge_sigma_nm: float = 13.0  # about the half width of a membrane with its two leaflets
+    dark_sigma_nm: float = 9.0
+    ridge_weight: float = 1.4
+    dark_weight: float = 1.2
+    threshold: float = 2.3  # standardised evidence at which the probability is one half
+
+
+def near_isotropic(voxel_size_nm: ZYX) -> bool:
+    """Whether a volume is processed in 3D (z up to twice the in-plane voxel size) rather than section by section."""
+    return anisotropy(voxel_size_nm) <= NEAR_ISOTROPIC
+
+
+def damaged_sections(volume: np.ndarray) -> np.ndarray:
+    """Find the sections that hold a single grey value.
+
+    Parameters
+    ----------
+    volume : (Z, Y, X) array
+
+    Returns
+    -------
+    (Z,) bool array
+    """
+    flat = volume.reshape(len(volume), -1)
+    return flat.max(axis=1) == flat.min(axis=1)
+
+
+def smooth(volume: np.ndarray, sigma_nm: float, voxel_size_nm: ZYX) -> np.ndarray:
+    """Gaussian smoothing with a width in nm: in 3D when near isotropic, within sections otherwise.
+
+    Parameters
+    ----------
+    volume : (Z, Y, X) float32 array
+    sigma_nm : float
+    voxel_size_nm : (z, y, x) in nm
+
+    Returns
+    -------
+    (Z, Y, X) float32 array
+    """
+    return _filtered(volume, sigma_nm, voxel_size_nm, gaussian_smoothing)
+
+
+def _ridge(volume: np.ndarray, sigma) -> np.ndarray:
+    """Largest eigenvalue of the Hessian, a ridge measure for dark sheets (2D: lines)."""
+    return np.ascontiguousarray(hessian_of_gaussian_eigenvalues(volume, sigma)[..., 0])
+
+
+def _filtered(volume: np.ndarray, sigma_nm: float, voxel_size_nm: ZYX, function) -> np.ndarray:
+    sigma = [sigma_nm / size for size in voxel_size_nm]
+    if not near_isotropic(voxel_size_nm):
+        return np.stack(map_threads(lambda section: function(np.ascontiguousarray(section), sigma[1:]), volume))
+    # Slabs with a margin wider than the kernel give the same result as the whole and run on several threads.
+    margin = int(np.ceil(5 * sigma[0])) + 1
+    depth = max(16, 4 * margin)
+    starts = range(0, len(volume), depth)
+
+    def slab(start: int) -> np.ndarray:
+        low, high = max(0, start - margin), min(len(volume), start + depth + margin)
+        return function(np.ascontiguousarray(volume[low:high]), sigma)[start - low : start - low + depth]
+
+    return np.concatenate(map_threads(slab, starts))
+
+
+def intensity_boundaries(
+    em: np.ndarray, voxel_size_nm: ZYX, settings: BoundarySettings | None = None
+) -> np.ndarray:
+    """Compute the probability that a voxel lies on a membrane, from grey values alone.
+
+    Parameters
+    ----------
+    em : (Z, Y, X) float32 array in [0, 1]
+        Preprocessed and aligned, membranes dark.
+    voxel_size_nm : (z, y, x) in nm
+    settings : BoundarySettings
+
+    Returns
+    -------
+    (Z, Y, X) float32 array in [0, 1]
+        Sections that hold a single grey value get 0.
+
+    Notes
+    -----
+    The largest Hessian eigenvalue as a measure of sheets follows Sato et al. 2000; it is taken in 3D when the volume
+    is near isotropic and within sections otherwise. Standardising makes the weights independent of contrast.
+    """
+    settings = settings or BoundarySettings()
+    em = np.asarray(em, dtype=np.float32)
+    damaged = damaged_sections(em)
+    if damaged.all():
+        return np.zeros_like(em)
+    good = em[~damaged] if damaged.any() else em
+    ridge = _standardised(_filtered(good, settings.ridge_sigma_nm, voxel_size_nm, _ridge))
+    dark = _standardised(smooth(good, settings.dark_sigma_nm, voxel_size_nm))
+    evidence = settings.ridge_weight * ridge - settings.dark_weight * dark - settings.threshold
+    probability = 1 / (1 + np.exp(-evidence))
+    if not damaged.any():
+        return probability
+    result = np.zeros_like(em)
+    result[~damaged] = probability
+    return result
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Shift and scale to mean 0 and standard deviation 1, in place."""
+    # Summed in float64: a float32 sum over 10^9 voxels loses digits.
+    values -= np.float32(values.mean(dtype=np.float64))
+    values /= np.float32(max(values.std(dtype=np.float64), 1e-12))
+    return values

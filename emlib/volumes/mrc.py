@@ -1,0 +1,74 @@
+"""MRC: ``.mrc .rec .map .st``, memory-mapped."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from emlib.volumes.atomic import atomic_path
+from emlib.volumes.axes import Axes, find_axes
+from emlib.volumes.units import voxel_size
+from emlib.volumes.volume import ZYX, Box, VolumeSource
+
+IMOD_STAMP = 1146047817
+NM_PER_ANGSTROM = 0.1
+
+
+def open_mrc(path: Path) -> VolumeSource:
+    """Open an MRC file.
+
+    Mode 0 is signed 8-bit by the standard; IMOD wrote it unsigned for decades and marks that in the header, which
+    counts here. A voxel size of 0 in the header means that it is unknown.
+    """
+    import mrcfile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # permissive: microscopes leave out parts of the header that we do not need
+        mrc = mrcfile.open(path, mode="r", header_only=True, permissive=True)
+    with mrc:
+        header, voxel = mrc.header, mrc.voxel_size
+        dtype = mrcfile.utils.data_dtype_from_header(header)
+        if int(header.mode) == 0 and _unsigned_bytes(header):
+            dtype = np.dtype(np.uint8)
+        shape = mrcfile.utils.data_shape_from_header(header)
+        names = _axis_names(header, len(shape))
+        start = header.nbytes + int(header.nsymbt)
+        size = tuple(NM_PER_ANGSTROM * float(f"{float(value):.6g}") for value in (voxel.z, voxel.y, voxel.x))
+
+    axes: Axes = find_axes(shape, names, str(path))
+
+    def read(box: Box) -> np.ndarray:
+        return np.array(axes.read(np.memmap(path, dtype, "r", start, shape), box))
+
+    _ = np.memmap(path, dtype, "r", start, shape)  # a file shorter than its header says is found now, not after hours
+    return VolumeSource(str(path), axes.shape, dtype, read, voxel_size(size))
+
+
+def write_mrc(path: Path, array: np.ndarray, voxel_size_nm: ZYX) -> None:
+    """Write an 8-bit, 16-bit or float32 volume; uint8 is shifted by -128 into the signed mode 0 of the standard."""
+    import mrcfile
+
+    if array.dtype == np.uint8:
+        array = (array ^ 0x80).view(np.int8)
+
+    with atomic_path(path) as temporary, mrcfile.new(temporary, overwrite=True) as mrc:
+        mrc.set_data(np.ascontiguousarray(array))
+        mrc.set_volume()
+        z, y, x = (size / NM_PER_ANGSTROM for size in voxel_size_nm)
+        mrc.voxel_size = (x, y, z)
+
+
+def _unsigned_bytes(header) -> bool:
+    imod = header.extra2.tobytes()[40:48]  # bytes 152–159 of the file: IMOD's stamp and its flags; 1 is "signed"
+    stamp, flags = np.frombuffer(imod, dtype=np.dtype("i4").newbyteorder(header.mode.dtype.byteorder))
+    return bool(stamp == IMOD_STAMP and not flags & 1)
+
+
+def _axis_names(header, ndim: int) -> list[str] | None:
+    """Names of the stored axes from mapc, mapr, maps (1 = x, 2 = y, 3 = z); None if the header leaves them out."""
+    order = [int(header.maps), int(header.mapr), int(header.mapc)]
+    if ndim != 3 or sorted(order) != [1, 2, 3]:
+        return None
+    return ["?xyz"[axis] for axis in order]

@@ -1,0 +1,155 @@
+"""Open a volume of any format by its name; nothing but the header is read."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from emlib.errors import UserError
+from emlib.volumes.reading import reading
+from emlib.volumes.volume import Box, VolumeSource
+
+FORMATS = (
+    ".npy  .tif .tiff  .mrc .rec .map .st  file.h5:dataset  .zarr, a folder of PNG or TIFF sections, "
+    "sample://phantom, bossdb://collection/experiment/channel"
+)
+SCHEMES = ("sample://", "bossdb://")
+SAMPLES = ("phantom",)
+HDF5 = re.compile(r"(?P<file>.*\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", re.IGNORECASE)
+MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st")
+
+
+def open_volume(
+    spec: str | Path,
+    *,
+    shape_hint: tuple[int, int, int] | None = None,
+    seed: int = 0,
+    network_timeout_s: float = 30,
+) -> VolumeSource:
+    """Open a volume without reading its voxels.
+
+    Parameters
+    ----------
+    spec : str or Path
+        A file, a folder of sections, ``file.h5:dataset``, ``sample://phantom`` or
+        ``bossdb://collection/experiment/channel``.
+    shape_hint : (Z, Y, X), optional
+        Size of a sample that is made on demand; files have their own.
+    seed : int
+        Seed of a sample.
+    network_timeout_s : float
+        How long to wait for a server, in seconds.
+
+    Returns
+    -------
+    VolumeSource
+        Its ``read`` returns native-endian (z, y, x) arrays and raises `UserError` where the file is damaged.
+
+    Raises
+    ------
+    UserError
+        If there is no such volume, the format is unknown, or the header is damaged or holds no grey (Z, Y, X) stack.
+    NetworkUnreachable
+        If a server cannot be reached (see `emlib.volumes.bossdb`).
+    """
+    name = str(spec)
+    if "://" in name:
+        source = _open_uri(name, shape_hint, seed, network_timeout_s)
+    else:
+        opener = _opener(name)
+        with reading(name):
+            source = opener()
+    return _checked(replace(source, uri=name))
+
+
+def _open_uri(name: str, shape_hint: tuple[int, int, int] | None, seed: int, network_timeout_s: float) -> VolumeSource:
+    if name.startswith("bossdb://"):
+        from emlib.volumes.bossdb import open_bossdb
+
+        return open_bossdb(name, network_timeout_s)
+    if name.startswith("sample://"):
+        return _open_sample(name, shape_hint, seed)
+    raise UserError(f"{name}: unknown scheme {name.split('://')[0]}://; known are {' and '.join(SCHEMES)}")
+
+
+def _open_sample(name: str, shape_hint: tuple[int, int, int] | None, seed: int) -> VolumeSource:
+    sample = name.removeprefix("sample://").strip("/")
+    if sample not in SAMPLES:
+        raise UserError(f"{name}: no such sample; there is {', '.join(f'sample://{s}' for s in SAMPLES)}")
+    from emlib.volumes.phantom import PhantomSettings, make_phantom
+
+    settings = PhantomSettings(seed=seed) if shape_hint is None else PhantomSettings(seed=seed, shape=shape_hint)
+    phantom = make_phantom(settings)
+    em = phantom.em
+    return VolumeSource(
+        name, em.shape, em.dtype, lambda box: em[box].copy(), phantom.settings.voxel_size_nm, phantom, {"seed": seed}
+    )
+
+
+def _opener(name: str) -> Callable[[], VolumeSource]:
+    """The reader for a path, by suffix or by what a folder holds; the reader's library is imported only then."""
+    path, suffix = Path(name), Path(name).suffix.lower()
+    hdf5 = HDF5.fullmatch(name)
+    file = Path(hdf5["file"]) if hdf5 else path
+    if not file.exists():
+        raise UserError(f"no such file or folder: {file}{_nearest(file)}")
+    if hdf5 and file.is_file():
+        from emlib.volumes.hdf5 import open_hdf5
+
+        return lambda: open_hdf5(file, hdf5["dataset"])
+    if path.is_dir():
+        return _folder_opener(path)
+    if suffix == ".npy":
+        from emlib.volumes.npy import open_npy
+
+        return lambda: open_npy(path)
+    if suffix in (".tif", ".tiff"):
+        from emlib.volumes.tiff import open_tiff
+
+        return lambda: open_tiff(path)
+    if suffix in MRC_SUFFIXES:
+        from emlib.volumes.mrc import open_mrc
+
+        return lambda: open_mrc(path)
+    raise UserError(f"{path}: unsupported format {suffix or '(no suffix)'}; supported: {FORMATS}")
+
+
+def _folder_opener(path: Path) -> Callable[[], VolumeSource]:
+    from emlib.volumes.ome_zarr import is_zarr, open_zarr
+
+    if is_zarr(path):
+        return lambda: open_zarr(path)
+    from emlib.volumes.sections import open_sections
+
+    return lambda: open_sections(path)
+
+
+def _nearest(path: Path) -> str:
+    """A hint at a similar name in the same folder."""
+    try:
+        close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
+    except OSError:
+        return ""
+    return f"; did you mean {path.with_name(close[0])}?" if close else ""
+
+
+def _checked(source: VolumeSource) -> VolumeSource:
+    """Refuse what is no grey stack, and make ``read`` safe: native bytes, the right shape, errors of one line."""
+    if source.dtype.kind not in "buif":
+        raise UserError(f"{source.uri} holds {source.dtype}; convert it to 8-bit, 16-bit or float grey values")
+    dtype = source.dtype.newbyteorder("=")
+
+    def read(box: Box) -> np.ndarray:
+        with reading(source.uri):
+            part = np.ascontiguousarray(source.read(box), dtype=dtype)
+        expected = tuple(side.stop - side.start for side in box)
+        if part.shape != expected:
+            raise UserError(f"{source.uri}: read {part.shape} voxels where {expected} were due; the file is damaged")
+        return part
+
+    return replace(source, shape=tuple(int(n) for n in source.shape), dtype=dtype, read=read)
