@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from emlib.publish.graph_layout import Strongest, edge_table, layout, strongest_part
 from emlib.publish.page import MARGIN, PANEL_PT, TEXT_PT, Page
@@ -17,7 +17,7 @@ from emlib.publish.style import BLUE, INK, ORANGE, PALE, SKY, VERMILLION, count,
 WIDTH = 11.5  # inches
 GRAPH = (6.9, 6.6)
 SIDE = 3.4
-MATRIX_NODES = 25
+MATRIX_NODES = 20
 BALANCE = LinearSegmentedColormap.from_list("balance", [SKY, "#FFFFFF", ORANGE])
 
 
@@ -58,7 +58,8 @@ def figure3(graph: nx.DiGraph, note: str | None = None) -> Figure:
     page.text(MARGIN, 0.22, "a  Strongest connections", size=PANEL_PT, va="bottom")
     page.text(right, 0.22, "b  Neurites with at least this many partners", size=PANEL_PT, va="bottom")
     among = min(len(part.nodes), MATRIX_NODES)
-    page.text(right, 3.26, f"c  Weights among the {among} strongest", size=PANEL_PT, va="bottom")
+    caption = f"c  Weights among the {among} strongest" if among else "c  Weights"
+    page.text(right, 3.26, caption, size=PANEL_PT, va="bottom")
     if not len(part.nodes):
         what = "No synapse candidate joined two different neurites, so there is no connection to draw."
         page.message(MARGIN, 0.28, *GRAPH, what if graph.number_of_nodes() else f"The graph is empty. {what}")
@@ -69,7 +70,7 @@ def figure3(graph: nx.DiGraph, note: str | None = None) -> Figure:
         page.message(right, 3.32, SIDE, GRAPH[1] + 0.28 - 3.32, "No weights to show.")
     else:
         _degrees(page, (right + 0.15, 0.3, SIDE - 0.15, 2.3), edges, graph.number_of_nodes())
-        _matrix(page, (right + 0.15, 3.36, SIDE - 0.75), part)
+        _matrix(page, (right + 0.15, 3.36, SIDE - 0.95), part)
     return page.figure
 
 
@@ -148,11 +149,12 @@ def _degrees(page: Page, box: tuple, edges: pd.DataFrame, neurites: int) -> None
     plain = FuncFormatter(lambda value, _: count(round(value)) if value >= 1 else "")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(plain)
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
         axis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0), numticks=6))
     axes.set_xlim(left=0.9)
     axes.set_ylim(bottom=0.8)
-    axes.set_xlabel("partners", fontsize=TEXT_PT, labelpad=1)
+    axes.set_xlabel("partners", fontsize=TEXT_PT)
+    axes.xaxis.set_label_coords(0.5, -0.1)
     axes.tick_params(labelsize=TEXT_PT)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=TEXT_PT - 1, frameon=False, loc="upper right", borderpad=0, borderaxespad=0.1)
@@ -171,20 +173,29 @@ def _matrix(page: Page, box: tuple, part: Strongest) -> None:
     low, high = np.nanmin(part.weight), np.nanmax(part.weight)
     axes = page.axes(left + 0.3, top, side, side)
     norm = LogNorm(low, high) if high > low > 0 else None
-    image = axes.imshow(weights, cmap="cividis_r", norm=norm, interpolation="nearest")
+    limits = {"norm": norm} if norm else {"vmin": 0, "vmax": high}
+    image = axes.imshow(weights, cmap="cividis_r", interpolation="nearest", **limits)
     names = [str(node) for node in part.nodes[:n]]
-    size = 7 if n <= 12 else 5.5
+    size = 7 if n <= 12 else 6
     axes.set_xticks(range(n), names, rotation=90, fontsize=size)
     axes.set_yticks(range(n), names, fontsize=size)
     axes.tick_params(length=0, pad=1.5)
-    axes.set_ylabel("presynaptic", fontsize=TEXT_PT, labelpad=2)
-    axes.set_xlabel("postsynaptic", fontsize=TEXT_PT, labelpad=2)
+    # Placed by arithmetic: with automatic places matplotlib measures every tick's label twice.
+    longest = max(map(len, names)) * size * 0.64 / 72 + 0.05
+    page.text(left + 0.3 - longest, top + side / 2, "presynaptic", ha="right", va="center", rotation=90)
+    page.text(left + 0.3 + side / 2, top + side + longest, "postsynaptic", ha="center")
     if norm is None:
-        page.text(left + 0.3, top + side + 0.5, f"Every weight is {low:.3g}.")
+        page.text(left + 0.3, top + side + longest + 0.2, f"Every weight is {_weight(low)}.")
         return
+    ramp = np.linspace(1, 0, 64)[:, None]
     bar = page.axes(left + 0.3 + side + 0.1, top, 0.1, side)
-    colours = page.figure.colorbar(image, cax=bar)
-    colours.set_ticks([low, high], labels=[f"{low:.3g}", f"{high:.3g}"], fontsize=TEXT_PT - 1)
-    colours.set_label("weight", fontsize=TEXT_PT - 1, labelpad=-4)
-    colours.minorticks_off()
-    bar.tick_params(length=2, pad=1.5)
+    bar.imshow(ramp, cmap=image.get_cmap(), aspect="auto", interpolation="bilinear")
+    bar.set(xticks=[], yticks=[])
+    for y, va, value in ((top, "top", high), (top + side, "bottom", low)):
+        page.text(left + side + 0.56, y, _weight(value), size=TEXT_PT - 1, va=va)
+    page.text(left + side + 0.56, top + side / 2, "weight", size=TEXT_PT - 1, va="center", rotation=90)
+
+
+def _weight(value: float) -> str:
+    """Write a weight in at most seven characters."""
+    return count(value) if float(value).is_integer() and value < 1e5 else f"{value:.3g}"

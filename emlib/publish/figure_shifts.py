@@ -177,4 +177,5 @@ def _finish(axes: Axes, unit: str, last: bool) -> None:
     axes.tick_params(labelsize=TEXT_PT, labelbottom=last, colors=INK)
     axes.spines[["top", "right"] if not unit else ["top"]].set_visible(False)
     if last:
-        axes.set_xlabel("section z", fontsize=TEXT_PT, labelpad=1)
+        axes.set_xlabel("section z", fontsize=TEXT_PT)
+        axes.xaxis.set_label_coords(0.5, -0.16)

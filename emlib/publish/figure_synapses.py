@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import PathPatch
 from matplotlib.ticker import MaxNLocator
 
 from emlib.publish.page import MARGIN, PANEL_PT, TEXT_PT, Page, scale_bar, set_extent
@@ -23,7 +23,7 @@ from emlib.publish.style import (
     count,
     grey_range,
     grey_u8,
-    outline_segments,
+    outline,
     plural,
     shrink,
 )
@@ -33,6 +33,7 @@ MAIN = 5.7  # inches: the longer side of the section
 CROPS = 6
 CROWD = 60  # candidates in one picture above which their marks get smaller
 CROP_NM = 600.0
+AROUND_NM = 160.0  # square around a candidate in which the sides of its two neurites are looked up
 ENDS = ["pre_z", "pre_y", "pre_x", "post_z", "post_y", "post_x"]
 
 
@@ -52,8 +53,8 @@ def figure2(
     aligned : (Z, Y, X) array
     labels : (Z, Y, X) integer array
     candidates : DataFrame
-        Columns z, y, x (voxels), pre_id, post_id, score; with the columns pre_z … post_x, arrows run from the
-        presynaptic to the postsynaptic side.
+        Columns z, y, x (voxels), pre_id, post_id, score. Arrows point from the presynaptic to the postsynaptic side:
+        from pre_z, pre_y, pre_x to post_z, post_y, post_x if there are such columns, else as the two neurites lie.
     voxel_size_nm : (z, y, x)
     min_score : float or None
         The threshold, drawn into the histogram.
@@ -69,7 +70,9 @@ def figure2(
     depth, height, width = labels.shape
     _, vy, vx = voxel_size_nm
     z, shown = _busiest_section(candidates, depth)
-    best = candidates.sort_values("score", ascending=False, kind="stable").head(CROPS)
+    best = (
+        candidates.sort_values("score", ascending=False, kind="stable").head(CROPS) if len(candidates) else candidates
+    )
 
     size_nm = max(height * vy, width * vx)
     w, h = MAIN * width * vx / size_nm, MAIN * height * vy / size_nm
@@ -79,7 +82,7 @@ def figure2(
     crops_top = 2.55
     total = max(h + 0.7, crops_top + 2 * (cell + 0.36) + 0.1)
 
-    title = f"{plural(len(candidates), 'synapse candidate')}; {count(len(shown))} in section z = {z} ± 1, the richest"
+    title = f"{plural(len(candidates), 'synapse candidate')}; sections z = {z} ± 1 have most ({count(len(shown))})"
     if not len(candidates):
         title = f"No synapse candidates were found; section z = {z} is the middle one"
     page = Page(WIDTH, total, f"Figure 2. {title}", note)
@@ -89,7 +92,7 @@ def figure2(
     axes = page.picture(MARGIN, 0.26, w, h, picture, f"a  Aligned EM, z = {z} (candidates of z ± 1)")
     set_extent(axes, (height, width))
     colours = Normalize(*_score_range(candidates, min_score))
-    handles = _draw_candidates(axes, shown, colours)
+    handles = _draw_candidates(axes, shown, _directions(shown, labels, (vy, vx)), colours)
     if truth_synapses is not None:
         near = truth_synapses[(truth_synapses["z"] - z).abs() <= 1]
         axes.scatter(near["x"], near["y"], s=110, marker="s", facecolors="none", edgecolors="white", linewidths=2.2)
@@ -108,9 +111,10 @@ def figure2(
         _legend(page, pair, right, crops_top - 0.16)
     else:
         page.message(right, crops_top, side, 1.0, "There is no candidate to enlarge.")
+    ways = _directions(best, labels, (vy, vx))
     for i, candidate in enumerate(best.itertuples(index=False)):
         left, top = right + (i % 3) * (cell + 0.12), crops_top + 0.24 + (i // 3) * (cell + 0.3)
-        axes = _crop(page, (left, top, cell), aligned, labels, candidate, (vy, vx))
+        axes = _crop(page, (left, top, cell), aligned, labels, candidate, ways[i], (vy, vx))
         if i == 0:  # the others have the same size
             scale_bar(axes, vx)
     return page.figure
@@ -129,7 +133,7 @@ def _busiest_section(candidates: pd.DataFrame, depth: int) -> tuple[int, pd.Data
 
 def _score_range(candidates: pd.DataFrame, min_score: float | None) -> tuple[float, float]:
     """Return the scores at the ends of the colour map."""
-    scores = candidates["score"].to_numpy(float)
+    scores = candidates["score"].to_numpy(float) if len(candidates) else np.zeros(0)
     low = min([*scores, *([] if min_score is None else [min_score])], default=0.0)
     high = scores.max() if len(scores) else 1.0
     return float(low), float(high if high > low else low + 1)
@@ -140,16 +144,51 @@ def _colours(scores: np.ndarray, norm: Normalize) -> np.ndarray:
     return colormaps[SCORES](0.15 + 0.85 * np.asarray(norm(scores)))
 
 
-def _arrows(axes: Axes, rows: pd.DataFrame, colours: list | np.ndarray | str, points: float) -> None:
-    """Draw arrows from the pre- to the postsynaptic end of each row."""
-    x, y = rows["pre_x"].to_numpy(float), rows["pre_y"].to_numpy(float)
-    u, v = rows["post_x"].to_numpy(float) - x, rows["post_y"].to_numpy(float) - y
-    style = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "dots", "minlength": 0, "minshaft": 1}
-    width = points / 72 * axes.figure.dpi
-    axes.quiver(x, y, u, v, color=colours, width=width, edgecolor=BLACK, linewidth=0.5, zorder=4, **style)
+def _directions(candidates: pd.DataFrame, labels: np.ndarray, pixel_nm: tuple[float, float]) -> np.ndarray:
+    """Return a unit vector (y, x) per candidate from its presynaptic to its postsynaptic side; NaN if unknown.
+
+    Taken from the columns pre_z … post_x if they are there, else from where the two neurites lie around the candidate.
+    """
+    if set(ENDS) <= set(candidates.columns):
+        way = candidates[["post_y", "post_x"]].to_numpy(float) - candidates[["pre_y", "pre_x"]].to_numpy(float)
+    else:
+        way = np.full((len(candidates), 2), np.nan)
+        for i, candidate in enumerate(candidates.itertuples(index=False)):
+            window = _window(candidate, labels, AROUND_NM, pixel_nm)
+            around = labels[window]
+            pre, post = (np.argwhere(around == neurite) for neurite in (candidate.pre_id, candidate.post_id))
+            if len(pre) and len(post):
+                way[i] = post.mean(0) - pre.mean(0)
+    way = way * pixel_nm
+    length = np.linalg.norm(way, axis=1, keepdims=True)
+    return way / np.where(length > 0, length, np.nan)
 
 
-def _draw_candidates(axes: Axes, shown: pd.DataFrame, norm: Normalize) -> list[Line2D]:
+def _window(candidate, labels: np.ndarray, nm: float, pixel_nm: tuple[float, float]) -> tuple[int, slice, slice]:
+    """Return the section and the square of ``nm`` a side around a candidate, moved inwards at the border."""
+    spans = []
+    for centre, size, step in zip((candidate.y, candidate.x), labels.shape[1:], pixel_nm, strict=True):
+        length = min(size, max(2, round(nm / step)))
+        start = int(np.clip(round(centre) - length // 2, 0, size - length))
+        spans.append(slice(start, start + length))
+    return int(np.clip(round(candidate.z), 0, len(labels) - 1)), *spans
+
+
+def _arrows(
+    axes: Axes, x: np.ndarray, y: np.ndarray, way: np.ndarray, colours: np.ndarray | str, inches: float
+) -> None:
+    """Draw arrows of one printed length, centred on x, y; ``way`` holds unit vectors (y, x), y pointing down."""
+    known = np.isfinite(way).all(1)
+    if not known.any():
+        return
+    colours = colours if isinstance(colours, str) else colours[known]
+    style = {"angles": "uv", "scale_units": "inches", "scale": 1 / inches, "pivot": "mid", "units": "inches"}
+    style.update(width=inches * 0.13, headwidth=3.4, headlength=3.6, headaxislength=3.4, minlength=0, minshaft=1)
+    v, u = -way[known, 0], way[known, 1]  # up is positive on paper
+    axes.quiver(x[known], y[known], u, v, color=colours, edgecolor=BLACK, linewidth=0.5, zorder=4, **style)
+
+
+def _draw_candidates(axes: Axes, shown: pd.DataFrame, way: np.ndarray, norm: Normalize) -> list[Line2D]:
     """Draw a ring per candidate, coloured by score, and its arrow; return the entries of the legend."""
     if not len(shown):
         return []
@@ -160,9 +199,10 @@ def _draw_candidates(axes: Axes, shown: pd.DataFrame, norm: Normalize) -> list[L
     colour = colormaps[SCORES](0.65)
     ring = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 1.8}
     handles = [Line2D([], [], label="candidate, coloured by score as in b", markersize=8, color=colour, **ring)]
-    if set(ENDS) <= set(shown.columns):
-        _arrows(axes, shown, colours, 2.2 if len(shown) <= CROWD else 1.3)
-        arrow = {"marker": r">", "linestyle": "-", "markersize": 5, "linewidth": 2}
+    if np.isfinite(way).any():
+        x, y = shown["x"].to_numpy(float), shown["y"].to_numpy(float)
+        _arrows(axes, x, y, way, colours, 0.25 if len(shown) <= CROWD else 0.15)
+        arrow = {"marker": ">", "markersize": 5, "linewidth": 2}
         handles.append(Line2D([0, 1], [0, 0], label="from pre to post", color=colour, **arrow))
     return handles
 
@@ -177,10 +217,12 @@ def _legend(page: Page, handles: list[Line2D], left: float, top: float) -> None:
 def _histogram(page: Page, box: tuple, candidates: pd.DataFrame, min_score: float | None, norm: Normalize) -> None:
     """Draw the histogram of scores, each bar in the colour that its score has in the section."""
     left, top, width, height = box
-    page.text(left, top - 4 / 72, "b  Scores of all candidates", size=PANEL_PT, va="bottom")
+    title = "b  Scores"
+    if len(candidates) and min_score is not None:
+        title += f": {count((candidates['score'] >= min_score).sum())} of {count(len(candidates))} reach the minimum"
+    page.text(left, top - 4 / 72, title, size=PANEL_PT, va="bottom")
     if not len(candidates):
-        asked = "" if min_score is None else f" with a score of {min_score:g} or more"
-        page.message(left, top, width, height, f"No synapse candidates{asked}. A lower minimum score may find some.")
+        page.message(left, top, width, height, "No synapse candidates were found in this volume.")
         return
     axes = page.axes(left, top, width, height)
     counts, edges = np.histogram(candidates["score"].to_numpy(float), bins=24, range=(norm.vmin, norm.vmax))
@@ -188,37 +230,28 @@ def _histogram(page: Page, box: tuple, candidates: pd.DataFrame, min_score: floa
     axes.bar(middles, counts, width=np.diff(edges), color=_colours(middles, norm), edgecolor=INK, linewidth=0.4)
     if min_score is not None:
         axes.axvline(min_score, color=VERMILLION, linewidth=1.5, linestyle="--")
-        label = f" minimum {min_score:g} "
         late = min_score > (norm.vmin + norm.vmax) / 2
-        axes.text(
-            min_score,
-            counts.max() * 1.1,
-            label,
-            color=VERMILLION,
-            fontsize=TEXT_PT,
-            ha="right" if late else "left",
-            va="center",
-        )
+        place = {"xytext": (-4 if late else 4, 0), "textcoords": "offset points", "ha": "right" if late else "left"}
+        style = {"color": VERMILLION, "fontsize": TEXT_PT, "va": "center"}
+        axes.annotate(f"minimum {min_score:g}", (min_score, counts.max() * 1.1), **place, **style)
     axes.set_ylim(0, counts.max() * 1.22)
     axes.set_xlabel("score", fontsize=TEXT_PT, labelpad=1)
     axes.set_ylabel("candidates", fontsize=TEXT_PT)
+    axes.xaxis.set_label_coords(0.5, -0.17)
+    axes.yaxis.set_label_coords(-0.09, 0.5)
     axes.tick_params(labelsize=TEXT_PT)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _crop(page: Page, box: tuple, aligned: np.ndarray, labels: np.ndarray, candidate, pixel_nm: tuple) -> Axes:
+def _crop(
+    page: Page, box: tuple, aligned: np.ndarray, labels: np.ndarray, candidate, way: np.ndarray, pixel_nm: tuple
+) -> Axes:
     """Draw the surroundings of one candidate with the outlines of its two neurites."""
     left, top, side = box
-    _, height, width = labels.shape
-    z = int(np.clip(round(candidate.z), 0, len(labels) - 1))
-    spans = []
-    for centre, size, nm in ((candidate.y, height, pixel_nm[0]), (candidate.x, width, pixel_nm[1])):
-        length = min(size, max(2, round(CROP_NM / nm)))
-        start = int(np.clip(round(centre) - length // 2, 0, size - length))
-        spans.append(slice(start, start + length))
-    em, ids = aligned[z][tuple(spans)], labels[z][tuple(spans)]
+    window = _window(candidate, labels, CROP_NM, pixel_nm)
+    em, ids = aligned[window], labels[window]
     real = [ids.shape[0] * pixel_nm[0], ids.shape[1] * pixel_nm[1]]
     h, w = side * real[0] / max(real), side * real[1] / max(real)
     title = f"{int(candidate.pre_id)} → {int(candidate.post_id)},  {candidate.score:.2f}"
@@ -226,15 +259,11 @@ def _crop(page: Page, box: tuple, aligned: np.ndarray, labels: np.ndarray, candi
     page.text(left, top - 4 / 72, title, size=TEXT_PT, va="bottom")
     set_extent(axes, ids.shape)
     for neurite, colour in ((candidate.post_id, POST), (candidate.pre_id, PRE)):
-        lines = outline_segments(ids == neurite)
-        axes.add_collection(LineCollection(lines, colors=colour, linewidths=1.4, capstyle="round"), autolim=False)
-    origin = np.array([spans[1].start, spans[0].start])
-    if all(hasattr(candidate, name) for name in ENDS):
-        start = np.array([candidate.pre_x, candidate.pre_y]) - origin
-        end = np.array([candidate.post_x, candidate.post_y]) - origin
-        row = pd.DataFrame([[*start, *end]], columns=["pre_x", "pre_y", "post_x", "post_y"])
-        _arrows(axes, row, "white", 2.0)
+        line = PathPatch(outline(ids == neurite), fill=False, edgecolor=colour, linewidth=1.4, capstyle="round")
+        axes.add_artist(line)  # add_patch would measure each of the many pieces
+    x, y = np.array([candidate.x - window[2].start]), np.array([candidate.y - window[1].start])
+    if np.isfinite(way).all():
+        _arrows(axes, x, y, way[None], "white", 0.24)
     else:
-        x, y = np.array([candidate.x, candidate.y]) - origin
         axes.scatter(x, y, s=40, marker="+", color="white", linewidths=1.5)
     return axes

@@ -158,10 +158,10 @@ def _pack(placed: list[np.ndarray], aspect: float) -> list[np.ndarray]:
 
 
 def _fit(xy: np.ndarray, width: float, height: float, label: tuple[float, float]) -> np.ndarray:
-    """Scale both axes to the box less the room for labels, but a hop to no more than a fifth of the box; centre it."""
+    """Scale both axes to the box less the room for labels, but one hop to no more than 0.3 of the box; centre it."""
     size = np.array([width, height])
     span = np.ptp(xy, axis=0)
-    scale = np.minimum((size - np.array(label)) / np.maximum(span, 1e-9), size.min() / 5)
+    scale = np.minimum((size - np.array(label)) / np.maximum(span, 1e-9), 0.3 * size.min())
     return size / 2 + (xy - xy.min(0) - span / 2) * scale
 
 

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 from emlib.publish.style import BLACK, INK, YELLOW
@@ -133,14 +134,14 @@ class ScaleBar:
 
 
 def nice_length(span_nm: float) -> float:
-    """Return the length 1, 2 or 5 times a power of ten that is closest below 30 % of the span.
+    """Return the length 1, 2 or 5 times a power of ten that is closest below 35 % of the span.
 
     Examples
     --------
     >>> nice_length(2500), nice_length(600)
-    (500.0, 100.0)
+    (500.0, 200.0)
     """
-    target = 0.3 * span_nm
+    target = 0.35 * span_nm
     decade = 10.0 ** np.floor(np.log10(target))
     return float(max(step * decade for step in (1, 2, 5) if step * decade <= target))
 
@@ -207,12 +208,14 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
     dpi = figure.dpi
+    _set_font(figure)
     # Canvases are called directly: Figure.savefig rehearses every drawing once before it draws.
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     with atomic_path(png) as path:
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         picture.save(path, format="png", compress_level=2, dpi=(dpi, dpi))
+    _set_font(figure)  # drawing has made new tick labels
     # In the PDF pictures keep their own pixels; the reader's screen or printer scales them.
     images = [image for axes in figure.axes for image in axes.images]
     before = [image.get_interpolation() for image in images]
@@ -227,3 +230,9 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> list[Path]:
         for image, interpolation in zip(images, before, strict=True):
             image.set_interpolation(interpolation)
     return [png, pdf]
+
+
+def _set_font(figure: Figure) -> None:
+    """Name one font that comes with matplotlib: looks and bytes depend on no setting, and no fallback is searched."""
+    for text in figure.findobj(Text):
+        text.set_fontfamily("DejaVu Sans")

@@ -50,8 +50,11 @@ def _figures(run: Run):
         yield "figure1", figure1(run.volume.array, run.preprocessed, run.aligned, run.labels, size, note=note)
     if run.candidates is not None:
         truth = run.true_synapses
-        yield "figure2", figure2(
-            run.aligned, run.labels, run.candidates, size, run.settings.stages.graph.min_score, truth, note=note
+        yield (
+            "figure2",
+            figure2(
+                run.aligned, run.labels, run.candidates, size, run.settings.stages.graph.min_score, truth, note=note
+            ),
         )
     if run.graph is not None:
         yield "figure3", figure3(run.graph, note=note)
@@ -147,10 +150,7 @@ def _tables(run: Run) -> list[Table]:
     if run.labels is not None:
         tables.append(_largest(run))
     if run.graph is not None:
-        from emlib.stages.graph import edge_table
-
-        edges = edge_table(run.graph)
-        tables.append(Table.from_frame("Strongest connections", edges, link="tables/graph_edges.csv"))
+        tables.append(Table.from_frame("Strongest connections", run.edges, link="tables/graph_edges.csv"))
     if run.candidates is not None:
         best = run.candidates.sort_values("score", ascending=False, kind="stable")
         shown = best[[c for c in ("z", "y", "x", "pre_id", "post_id", "score") if c in best]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.path import Path
 from PIL import Image
 
 # Okabe & Ito 2008: eight colours that stay apart in the common forms of colour blindness.
@@ -68,7 +69,8 @@ def grey_u8(image: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def grey_range(image: np.ndarray) -> tuple[float, float]:
     """Return the grey values that a picture should span, from the 0.5 % to the 99.5 % quantile."""
-    low, high = np.percentile(image, (0.5, 99.5))
+    step = max(1, int((image.size / 250_000) ** 0.5))  # a quarter of a million voxels tell enough
+    low, high = np.percentile(image[::step, ::step], (0.5, 99.5))
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
 
 
@@ -108,28 +110,27 @@ def overlay(grey: np.ndarray, labels: np.ndarray, size: tuple[int, int], alpha: 
     return picture.astype(np.uint8)
 
 
-def outline_segments(mask: np.ndarray) -> np.ndarray:
-    """Return the voxel edges around a mask as line segments in (x, y) data coordinates.
+def outline(mask: np.ndarray) -> Path:
+    """Return the voxel edges around a mask as one path in (x, y) data coordinates.
+
+    One path of many pieces is drawn many times faster than a collection of lines.
 
     Parameters
     ----------
     mask : (H, W) bool array
         Voxel (y, x) covers y ± 0.5, x ± 0.5. The picture's own border is not an outline.
 
-    Returns
-    -------
-    (N, 2, 2) float array
-
     Examples
     --------
-    >>> outline_segments(np.array([[True, False]])).tolist()
-    [[[0.5, -0.5], [0.5, 0.5]]]
+    >>> outline(np.array([[True, False]])).vertices.tolist()
+    [[0.5, -0.5], [0.5, 0.5]]
     """
     y, x = np.nonzero(mask[:, 1:] != mask[:, :-1])
-    upright = np.stack([np.stack([x + 0.5, y - 0.5], -1), np.stack([x + 0.5, y + 0.5], -1)], 1)
+    upright = np.stack([x + 0.5, y - 0.5, x + 0.5, y + 0.5], 1)
     y, x = np.nonzero(mask[1:] != mask[:-1])
-    level = np.stack([np.stack([x - 0.5, y + 0.5], -1), np.stack([x + 0.5, y + 0.5], -1)], 1)
-    return np.concatenate([upright, level])
+    level = np.stack([x - 0.5, y + 0.5, x + 0.5, y + 0.5], 1)
+    points = np.concatenate([upright, level]).reshape(-1, 2)
+    return Path(points, np.tile([Path.MOVETO, Path.LINETO], len(points) // 2))
 
 
 def count(number: int) -> str:

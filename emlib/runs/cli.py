@@ -12,6 +12,7 @@ from pathlib import Path
 from emlib import __version__
 from emlib.errors import UserError
 
+PRESETS = {"none": (256, 256, 64), "safe8gb": (192, 192, 48), "medium": (256, 256, 48)}
 INTERRUPTED = 130  # the shell's code for a program ended by Ctrl-C
 
 
@@ -23,38 +24,28 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
-    def add_argument(self, *names, **kwargs):
-        """Add an argument under its name and the same name with ``_`` for ``-`` and the other way round."""
-        return super().add_argument(*_spellings(names), **kwargs)
-
-    def add_argument_group(self, *args, **kwargs):
-        """Add a group whose flags accept both spellings too."""
-        group = super().add_argument_group(*args, **kwargs)
-        plain_add = group.add_argument
-        group.add_argument = lambda *names, **options: plain_add(*_spellings(names), **options)
-        return group
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse; a flag may be spelled with ``-`` for ``_`` and the other way round."""
+        known = self._option_string_actions
+        for name in [name for name in known if name.startswith("--")]:
+            for spelling in (name[2:].replace("-", "_"), name[2:].replace("_", "-")):
+                known.setdefault(f"--{spelling}", known[name])
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
         """Print one line and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def _spellings(names: Sequence[str]) -> list[str]:
-    found = []
-    for name in names:
-        found.append(name)
-        if name.startswith("--"):
-            found += [f"--{name[2:].replace('-', '_')}", f"--{name[2:].replace('_', '-')}"]
-    return list(dict.fromkeys(found))
-
-
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Show the first spelling of a flag only."""
+    """Show a flag's long name and its value once."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        value = "" if action.nargs == 0 else " " + self._format_args(action, self._get_default_metavar_for_optional(action))
+        value = (
+            "" if action.nargs == 0 else " " + self._format_args(action, self._get_default_metavar_for_optional(action))
+        )
         return next((n for n in action.option_strings if n.startswith("--")), action.option_strings[0]) + value
 
 
@@ -69,6 +60,31 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
     convert.__name__ = f"positive {kind.__name__}"  # argparse puts the name into its message
     return convert
+
+
+def add_volume(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the flags that say which box of which volume is read; return their group."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--dataset",
+        help=".npy, .tif, .mrc, a folder of PNG/TIFF sections, file.h5:dataset, .zarr, sample://phantom or "
+        "bossdb://collection/experiment/channel (default: the C. elegans larva of Mulcahy et al. 2022 on BossDB)",
+    )
+    size = {"type": positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
+    group.add_argument("--voxel_size", help="nm; wins over the file's", **size)
+    sizes = ", ".join(f"{name} {' '.join(map(str, cutout))}" for name, cutout in PRESETS.items())
+    group.add_argument("--preset", choices=PRESETS, default="none", help=f"size of the cutout, X Y Z: {sizes}")
+    voxels = {"type": int, "nargs": 3, "metavar": ("X", "Y", "Z")}
+    group.add_argument("--cutout", help="size in voxels; wins over --preset", **voxels)
+    group.add_argument(
+        "--offset", help="first voxel (default: the centre, moved by up to 5 %% drawn from --seed)", **voxels
+    )
+    timeout = {"type": positive(float), "default": 30.0, "metavar": "S"}
+    group.add_argument("--network_timeout", help="seconds per request (default: 30)", **timeout)
+    group.add_argument(
+        "--no_fallback", action="store_true", help="fail when BossDB is out of reach; no phantom instead"
+    )
+    return group
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

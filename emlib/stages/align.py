@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage as ndi
 
+from emlib.stages.global_shifts import misplacement, solve_path
 from emlib.stages.phase_correlation import Band, match, spectrum
 from emlib.threads import map_threads
 
@@ -23,11 +24,10 @@ class AlignSettings:
     """How sections are compared and how their shifts are solved for."""
 
     reach: int = 3  # neighbours per section; more resists damaged sections, costs linearly
-    upsample: int = 20  # sub-pixel factor of the cross-correlation peak
     max_shift_px: float = 40  # larger shifts between neighbours are not looked for
     min_reliability: float = 0.2  # pairs below are dropped; 0 is what sections that cannot match give
     huber_px: float = 0.5  # a pair that disagrees by more than this with the solution loses weight
-    drift_sections: float = 16  # movements slower than this are taken for tissue and kept; inf follows everything
+    tissue_sections: int = 32  # shorter stacks cannot tell oblique tissue from misplacement: all movement is undone
     band: Band = field(default_factory=Band)  # which spatial frequencies are compared
 
 
@@ -55,9 +55,7 @@ def align(volume: np.ndarray, settings: AlignSettings = AlignSettings()) -> tupl
     return apply_shifts(np.asarray(volume, np.float32), shifts), shifts
 
 
-def estimate_shifts(
-    volume: np.ndarray, settings: AlignSettings = AlignSettings()
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def estimate_shifts(volume: np.ndarray, settings: AlignSettings = AlignSettings()) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Estimate the translation of each section.
 
     Returns
@@ -74,7 +72,7 @@ def estimate_shifts(
     spectra = map_threads(lambda section: spectrum(section, settings.band), volume)
     index = [(z - d, z) for d in range(1, settings.reach + 1) for z in range(d, depth)]
     matches = map_threads(
-        lambda p: match(spectra[p[0]], spectra[p[1]], shape, settings.band, settings.max_shift_px, settings.upsample),
+        lambda p: match(spectra[p[0]], spectra[p[1]], shape, settings.band, settings.max_shift_px),
         index,
     )
     pairs = pd.DataFrame(index, columns=["z0", "z1"], dtype=np.int64)
@@ -98,41 +96,44 @@ def _reliability(matches) -> np.ndarray:
 
 
 def _solve(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> pd.DataFrame:
-    """Solve for all shifts at once: Huber-weighted least squares with a weak pull to zero."""
-    used = pairs["used"].to_numpy()
-    z0, z1 = pairs["z0"].to_numpy()[used], pairs["z1"].to_numpy()[used]
-    measured = pairs[["dy", "dx"]].to_numpy()[used]
-    trust = pairs["reliability"].to_numpy()[used]
-
+    """One shift per section from the pairs in use, and how the sections agree before and after it."""
+    used = pairs[pairs["used"]]
+    z0, z1 = used["z0"].to_numpy(), used["z1"].to_numpy()
+    measured = used[["dy", "dx"]].to_numpy()
+    reliability = used["reliability"].to_numpy()
+    # Tissue changes with distance, and correlates at a false shift when it has changed: far pairs bridge what near
+    # ones cannot, and hardly count beside them.
+    path = solve_path(z0, z1, measured, reliability**4 / (z1 - z0) ** 2, depth, settings.huber_px)
     linked = np.zeros(depth, bool)
     linked[z0] = linked[z1] = True
-    solution = np.zeros((depth, 2))
-    if used.any():
-        incidence = np.zeros((len(z0), depth))
-        incidence[np.arange(len(z0)), z0] = -1
-        incidence[np.arange(len(z0)), z1] = 1
-        pull = np.sum(trust * (z1 - z0) ** 2) / depth / settings.drift_sections**2
-        weight = trust
-        for _ in range(20):
-            normal = incidence.T @ (weight[:, None] * incidence)
-            normal[np.diag_indices(depth)] += pull + 1e-9
-            solution = np.linalg.solve(normal, incidence.T @ (weight[:, None] * measured))
-            misfit = np.hypot(*(measured - incidence @ solution).T)
-            weight = trust * np.minimum(1, settings.huber_px / np.maximum(misfit, 1e-9))
-        solution -= solution[linked].mean(axis=0)
+    moves = np.zeros((depth, 2))
+    if linked.any():
         sections = np.arange(depth)
         for axis in range(2):
-            solution[~linked, axis] = np.interp(sections[~linked], sections[linked], solution[linked, axis])
+            path[~linked, axis] = np.interp(sections[~linked], sections[linked], path[linked, axis])
+        moves = misplacement(path) if depth >= settings.tissue_sections else path - path.mean(axis=0)
 
-    table = pd.DataFrame({"z": np.arange(depth), "dy": solution[:, 0], "dx": solution[:, 1]})
-    before = np.hypot(*measured.T)
-    after = np.hypot(*(measured - (solution[z1] - solution[z0])).T)
+    near = z1 - z0 == 1
+    near = near if near.any() else np.ones_like(near)
+    before = np.hypot(*measured[near].T)
+    after = np.hypot(*(measured - (moves[z1] - moves[z0]))[near].T)
+    z0, z1, reliability = z0[near], z1[near], reliability[near]
     rows = [np.flatnonzero((z0 == z) | (z1 == z)) for z in range(depth)]
-    table["reliability"] = [float(np.median(trust[r])) if len(r) else 0.0 for r in rows]
-    table["residual_before_px"] = [float(np.median(before[r])) if len(r) else np.nan for r in rows]
-    table["residual_after_px"] = [float(np.median(after[r])) if len(r) else np.nan for r in rows]
-    table["used"] = linked
-    return table
+
+    def median(values: np.ndarray, empty: float) -> list[float]:
+        return [float(np.median(values[r])) if len(r) else empty for r in rows]
+
+    return pd.DataFrame(
+        {
+            "z": np.arange(depth),
+            "dy": moves[:, 0],
+            "dx": moves[:, 1],
+            "reliability": median(reliability, 0.0),
+            "residual_before_px": median(before, np.nan),
+            "residual_after_px": median(after, np.nan),
+            "used": linked,
+        }
+    )
 
 
 def apply_shifts(volume: np.ndarray, shifts: pd.DataFrame, *, order: int = 1, fill: str | float = "edge") -> np.ndarray:

@@ -26,11 +26,11 @@ class BoundarySettings:
     Chosen on fib25-medulla z 0-119, larval-vnc-3d z 0-6, drosophila-vnc train sections and phantom seeds.
     """
 
-    ridge_sigma_nm: float = 13.0  # about the half width of a membrane with its two leaflets
-    dark_sigma_nm: float = 9.0
-    ridge_weight: float = 1.4
-    dark_weight: float = 1.2
-    threshold: float = 2.3  # standardised evidence at which the probability is one half
+    ridge_sigma_nm: float = 14.0  # about the half width of a membrane with its two leaflets
+    dark_sigma_nm: float = 10.0
+    ridge_weight: float = 1.6
+    dark_weight: float = 1.8
+    threshold: float = 3.4  # standardised evidence at which the probability is one half
 
 
 def near_isotropic(voxel_size_nm: ZYX) -> bool:
@@ -90,9 +90,7 @@ def _filtered(volume: np.ndarray, sigma_nm: float, voxel_size_nm: ZYX, function)
     return np.concatenate(map_threads(slab, starts))
 
 
-def intensity_boundaries(
-    em: np.ndarray, voxel_size_nm: ZYX, settings: BoundarySettings | None = None
-) -> np.ndarray:
+def intensity_boundaries(em: np.ndarray, voxel_size_nm: ZYX, settings: BoundarySettings | None = None) -> np.ndarray:
     """Compute the probability that a voxel lies on a membrane, from grey values alone.
 
     Parameters

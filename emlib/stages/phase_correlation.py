@@ -26,8 +26,8 @@ class Band:
     """Which spatial frequencies of a section are compared."""
 
     fine_px: float = 2.0  # sigma of the Gaussian that suppresses finer structure, pixels
-    coarse_px: float = 10.0  # sigma of the Gaussian whose smooth background is subtracted, pixels
-    whiten: float = 0.5  # 0 plain cross-correlation, 1 phase correlation, between: spectrum divided by |F|**whiten
+    coarse_px: float = 20.0  # sigma of the Gaussian whose smooth background is subtracted, pixels
+    whiten: float = 0.3  # 0 plain cross-correlation, 1 phase correlation, between: spectrum divided by |F|**whiten
     taper: float = 0.25  # share of the section over which the borders fade out
 
 
@@ -52,22 +52,23 @@ def visible(section: np.ndarray) -> np.ndarray:
     -------
     (Y, X) float32 array in [0, 1]
     """
-    step = 4 if min(section.shape) >= 128 else 1
-    box = min(15, max(3, min(section.shape) // 4))
-    texture = section - ndi.uniform_filter(section, 5, mode="nearest")
-    energy = ndi.uniform_filter(texture * texture, box, mode="nearest")[::step, ::step]
-    seen = energy[energy > 1e-9]
-    if seen.size == 0:
+    block = max(1, min(8, min(section.shape) // 8))
+    texture = np.zeros_like(section)
+    texture[1:] += (section[1:] - section[:-1]) ** 2
+    texture[:, 1:] += (section[:, 1:] - section[:, :-1]) ** 2
+    spare = [(0, -n % block) for n in section.shape]
+    padded = np.pad(texture, spare, mode="edge") if any(after for _, after in spare) else texture
+    energy = padded.reshape(padded.shape[0] // block, block, -1, block).mean(axis=(1, 3))
+    textured = energy[energy > 1e-9]
+    if textured.size == 0:
         return np.zeros_like(section)
-    blank = energy <= _BLANK**2 * np.median(seen)
-    if not blank.any():
+    blank = energy <= _BLANK**2 * np.median(textured)
+    if not blank.any() or block == 1:
         return np.ones_like(section)
-    # The box reaches over the edge of a patch, so the blank part found is too small by half a box; another box of
-    # fading keeps the cut itself from looking like structure.
-    margin = 2 * (box // (2 * step)) + 1
-    weight = 1 - ndi.maximum_filter(blank.astype(np.float32), 2 * margin + 1)
-    weight = ndi.uniform_filter(weight, 2 * margin + 1, mode="nearest") ** 2
-    return np.repeat(np.repeat(weight, step, 0), step, 1)[: section.shape[0], : section.shape[1]]
+    # The blocks at the edge of a patch hold the cut, which would look like structure: leave them out and fade.
+    weight = 1 - ndi.maximum_filter(blank.astype(np.float32), 3)
+    weight *= ndi.uniform_filter(weight, 3, mode="nearest")
+    return np.repeat(np.repeat(weight, block, 0), block, 1)[: section.shape[0], : section.shape[1]]
 
 
 def spectrum(section: np.ndarray, band: Band = Band()) -> np.ndarray:
@@ -100,7 +101,7 @@ def spectrum(section: np.ndarray, band: Band = Band()) -> np.ndarray:
     return (block / energy if energy > 0 else block * 0).astype(np.complex64)
 
 
-def match(first: np.ndarray, second: np.ndarray, shape: tuple[int, int], band: Band, reach: float, upsample: int) -> Match:
+def match(first: np.ndarray, second: np.ndarray, shape: tuple[int, int], band: Band, reach: float) -> Match:
     """Find the shift of the second section that fits the first.
 
     Parameters
@@ -108,49 +109,70 @@ def match(first: np.ndarray, second: np.ndarray, shape: tuple[int, int], band: B
     first, second : complex64 arrays
         From :func:`spectrum`, with the same ``band``.
     shape : (Y, X) of the sections in pixels
+    band : Band
     reach : float
         Largest shift looked at along each axis, pixels.
-    upsample : int
-        Grid of the refined peak, 1 / pixel; a parabola through the highest three values reads between the lines.
 
     Returns
     -------
     Match
+        ``dy, dx`` in pixels, to be applied to the second section, positive down and right.
+
+    Notes
+    -----
+    As Guizar-Sicairos et al. 2008: the highest sample of the correlation, refined with the Fourier sum between the
+    samples. Where they evaluate the sum on a finer grid, Newton steps go to its top, so nothing is rounded to a grid.
     """
     height, width = _grid(shape, band)
     cross = first * second.conj()
-    surface = fft.irfft2(cross, s=(height, width)) * (height * width)
-    turned = fft.irfft2(first * second, s=(height, width)) * (height * width)
-    step = (shape[0] / height, shape[1] / width)
-    offsets = [_signed(n) * s for n, s in zip((height, width), step, strict=True)]
-    inside = [np.abs(o) <= max(reach, s) for o, s in zip(offsets, step, strict=True)]
-    window = np.ix_(*inside)
-    near = surface[window]
-    chance = float(turned[window].max())
+    near, dy, dx = _within(fft.irfft2(cross, s=(height, width)), shape, reach)
+    chance = _within(fft.irfft2(first * second, s=(height, width)), shape, reach)[0].max() * height * width
     if not near.any():
-        return Match(0.0, 0.0, 0.0, chance)
-    at = np.unravel_index(np.argmax(near), near.shape)
-    centre = [o[i][k] for o, i, k in zip(offsets, inside, at, strict=True)]
-
-    fine = [np.arange(-np.ceil(s * upsample), np.ceil(s * upsample) + 1) / upsample + c for s, c in zip(step, centre, strict=True)]
-    fy = (_signed(height) / shape[0]).astype(np.float32)
-    fx = (np.arange(cross.shape[1]) / shape[1]).astype(np.float32)
-    left = np.exp(2j * np.pi * np.outer(fine[0], fy)).astype(np.complex64)
-    right = (np.exp(2j * np.pi * np.outer(fx, fine[1])) * _hermitian(cross.shape[1])[:, None]).astype(np.complex64)
-    peak = (left @ cross @ right).real
-    at = np.unravel_index(np.argmax(peak), peak.shape)
-    dy = fine[0][at[0]] + _vertex(peak[:, at[1]], at[0]) / upsample
-    dx = fine[1][at[1]] + _vertex(peak[at[0]], at[1]) / upsample
-    return Match(float(dy), float(dx), float(peak[at]), chance)
+        return Match(0.0, 0.0, 0.0, float(chance))
+    row, column = np.unravel_index(np.argmax(near), near.shape)
+    y, x, peak = _climb(cross, float(dy[row]), float(dx[column]), shape, height)
+    return Match(y, x, peak, float(chance))
 
 
-def _vertex(values: np.ndarray, k: int) -> float:
-    """Offset, in samples, of the top of the parabola through the values around index ``k``."""
-    if k in (0, len(values) - 1):
-        return 0.0
-    a, b, c = (float(v) for v in values[k - 1 : k + 2])
-    bend = a - 2 * b + c
-    return float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5)) if bend < 0 else 0.0
+def _within(surface: np.ndarray, shape: tuple[int, int], reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The part of a correlation surface up to ``reach`` pixels, and the shifts of its rows and columns in pixels."""
+    shifts = [_signed(n) * (full / n) for n, full in zip(surface.shape, shape, strict=True)]
+    inside = [
+        np.flatnonzero(np.abs(s) <= max(reach, full / n))
+        for s, n, full in zip(shifts, surface.shape, shape, strict=True)
+    ]
+    return surface[np.ix_(*inside)], shifts[0][inside[0]], shifts[1][inside[1]]
+
+
+def _climb(cross: np.ndarray, y: float, x: float, shape: tuple[int, int], height: int) -> tuple[float, float, float]:
+    """Go from a sample of the correlation to the top next to it; return its place in pixels and its height."""
+    wy = 2j * np.pi * _signed(height) / shape[0]
+    wx = 2j * np.pi * np.arange(cross.shape[1]) / shape[1]
+    half = _hermitian(cross.shape[1])
+    # Half a sample along each axis is where the top can be; a whole one allows for a slanting ridge.
+    step = np.array([shape[0] / height, shape[1] / (2 * (cross.shape[1] - 1))])
+    start = at = np.array([y, x])
+    best = None
+    for _ in range(8):
+        # Columns first, for the value and its first two derivatives along x at once. einsum, not BLAS: matrices this
+        # narrow gain nothing from its threads, which get into the way of ours.
+        ex = half * np.exp(wx * at[1])
+        rows = np.einsum("vu,uk->vk", cross, np.stack([ex, wx * ex, wx * wx * ex], axis=1).astype(np.complex64))
+        ey = np.exp(wy * at[0])
+        sums = (np.stack([ey, wy * ey, wy * wy * ey]) @ rows).real
+        value = float(sums[0, 0])
+        if best is not None and value <= best[2]:
+            break
+        best = (float(at[0]), float(at[1]), value)
+        slope = np.array([sums[1, 0], sums[0, 1]])
+        bend = np.array([[sums[2, 0], sums[1, 1]], [sums[1, 1], sums[0, 2]]])
+        if bend[0, 0] >= 0 or np.linalg.det(bend) <= 0:
+            break  # not under a dome: keep what there is
+        change = -np.linalg.solve(bend, slope)
+        at = np.clip(at + change, start - step, start + step)
+        if np.abs(change).max() < 1e-4:
+            break
+    return best
 
 
 def _signed(n: int) -> np.ndarray:

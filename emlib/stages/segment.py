@@ -8,6 +8,7 @@ import numpy as np
 
 from emlib.stages.agglomerate import MulticutSettings, edge_costs, multicut, region_graph
 from emlib.stages.boundaries import BoundarySettings, damaged_sections, intensity_boundaries
+from emlib.stages.inclusions import absorb_enclosed
 from emlib.stages.stitch import BaselineSettings, segment_sections, stitch
 from emlib.stages.watershed import FragmentSettings, watershed_fragments
 from emlib.volumes.volume import ZYX
@@ -83,5 +84,6 @@ def _multicut_labels(boundaries: np.ndarray, voxel_size_nm: ZYX, settings: Segme
     fragments = watershed_fragments(boundaries, voxel_size_nm, settings.fragments)
     graph = region_graph(fragments, boundaries, voxel_size_nm)
     neurite = multicut(graph, edge_costs(graph, settings.multicut))
+    neurite = absorb_enclosed(neurite, graph, fragments, voxel_size_nm, settings.multicut.min_enclosed)
     ids = np.unique(neurite[1:], return_inverse=True)[1].astype(np.int32) + 1  # fragment 0 does not exist
     return np.concatenate([np.zeros(1, np.int32), ids])[fragments]

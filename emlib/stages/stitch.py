@@ -46,8 +46,8 @@ def segment_sections(em: np.ndarray, voxel_size_nm: ZYX, settings: BaselineSetti
     """
     settings = settings or BaselineSettings()
     pixel = (voxel_size_nm[1] + voxel_size_nm[2]) / 2
-    radius = int(round(settings.opening_nm / pixel))
-    window = max(3, int(round(settings.seed_window_nm / pixel)) | 1)
+    radius = round(settings.opening_nm / pixel)
+    window = max(3, round(settings.seed_window_nm / pixel) | 1)
     disk = np.hypot(*np.ogrid[-radius : radius + 1, -radius : radius + 1]) <= radius
 
     def one(section: np.ndarray) -> np.ndarray:

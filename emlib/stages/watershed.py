@@ -22,8 +22,8 @@ from emlib.volumes.volume import ZYX
 class FragmentSettings:
     """How fine the fragments are; chosen on the data named in ``BoundarySettings``."""
 
-    smooth_nm: float = 8.0  # sigma of the smoothing before seeds are sought
-    seed_window_nm: float = 80.0  # a seed is the lowest point in a window of this width
+    smooth_nm: float = 7.0  # sigma of the smoothing before seeds are sought
+    seed_window_nm: float = 70.0  # a seed is the lowest point in a window of this width
 
 
 def watershed_fragments(
@@ -49,7 +49,7 @@ def watershed_fragments(
     """
     settings = settings or FragmentSettings()
     relief = smooth(np.asarray(boundaries, dtype=np.float32), settings.smooth_nm, voxel_size_nm)
-    window = [max(3, int(round(settings.seed_window_nm / size)) | 1) for size in voxel_size_nm]
+    window = [max(3, round(settings.seed_window_nm / size) | 1) for size in voxel_size_nm]
     if near_isotropic(voxel_size_nm):
         return _flood(relief, window)
     sections = map_threads(lambda section: _flood(section, window[1:]), relief)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -59,14 +60,17 @@ def to_uint8(
         _refuse_nonfinite(array, where, offset)
     if array.dtype == np.float16:  # percentiles of float16 overflow
         array = array.astype(np.float32)
-    black, white = (float(value) for value in np.percentile(array, PERCENTILES))
+    with np.errstate(all="ignore"):  # what overflows is refused below
+        black, white = (float(value) for value in np.percentile(array, PERCENTILES))
     rule = f"linear, percentiles {PERCENTILES[0]} and {PERCENTILES[1]} to 0 and 255"
     if not white > black:
         black, white, rule = float(array.min()), float(array.max()), "linear, minimum and maximum to 0 and 255"
-    gain = 255 / (white - black) if white > black else 0.0
+    gain = 255 / (white - black) if white != black else 1.0
+    if not 0 < gain < math.inf:
+        raise UserError(f"{where} holds values from {black:g} to {white:g}, which no microscope gives; export it again")
 
     def rescale(section: np.ndarray) -> np.ndarray:
-        return np.rint(np.clip((section.astype(np.float64) - black) * gain, 0, 255)).astype(np.uint8)
+        return np.rint((np.clip(section.astype(np.float64), black, white) - black) * gain).astype(np.uint8)
 
     grey = np.stack(map_threads(rescale, array)) if len(array) else array.astype(np.uint8)
     return grey, {"rule": rule, "black": black, "white": white}

@@ -68,6 +68,8 @@ def _choose(file, path: Path, dataset: str | None) -> str:
             raise UserError(f"{path} has no dataset {name}; it holds {_listing(found)}")
         return name
     stacks = [name for name, shape in found.items() if len(shape) == 3]
+    if not stacks and len(found) == 1:  # ilastik's (Z, Y, X, 1)
+        stacks = list(found)
     if len(stacks) != 1:
         what = f"{len(stacks)} 3D datasets" if stacks else "no 3D dataset"
         raise UserError(f"{path} holds {what}: {_listing(found)}; name one as {path.name}:DATASET")

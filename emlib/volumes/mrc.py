@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
+from emlib.errors import UserError
 from emlib.volumes.atomic import atomic_path
-from emlib.volumes.axes import Axes, find_axes
+from emlib.volumes.axes import find_axes
 from emlib.volumes.units import voxel_size
 from emlib.volumes.volume import ZYX, Box, VolumeSource
 
@@ -24,26 +24,19 @@ def open_mrc(path: Path) -> VolumeSource:
     """
     import mrcfile
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # permissive: microscopes leave out parts of the header that we do not need
-        mrc = mrcfile.open(path, mode="r", header_only=True, permissive=True)
-    with mrc:
-        header, voxel = mrc.header, mrc.voxel_size
-        dtype = mrcfile.utils.data_dtype_from_header(header)
-        if int(header.mode) == 0 and _unsigned_bytes(header):
-            dtype = np.dtype(np.uint8)
-        shape = mrcfile.utils.data_shape_from_header(header)
-        names = _axis_names(header, len(shape))
-        start = header.nbytes + int(header.nsymbt)
-        size = tuple(NM_PER_ANGSTROM * float(f"{float(value):.6g}") for value in (voxel.z, voxel.y, voxel.x))
-
-    axes: Axes = find_axes(shape, names, str(path))
+    header = _read_header(path)
+    dtype = mrcfile.utils.data_dtype_from_header(header)
+    if int(header.mode) == 0 and _unsigned_bytes(header):
+        dtype = np.dtype(np.uint8)
+    shape = mrcfile.utils.data_shape_from_header(header)
+    start = header.nbytes + max(int(header.nsymbt), 0)
+    axes = find_axes(shape, _axis_names(header, len(shape)), str(path))
 
     def read(box: Box) -> np.ndarray:
         return np.array(axes.read(np.memmap(path, dtype, "r", start, shape), box))
 
     _ = np.memmap(path, dtype, "r", start, shape)  # a file shorter than its header says is found now, not after hours
-    return VolumeSource(str(path), axes.shape, dtype, read, voxel_size(size))
+    return VolumeSource(str(path), axes.shape, dtype, read, _voxel_size_nm(header))
 
 
 def write_mrc(path: Path, array: np.ndarray, voxel_size_nm: ZYX) -> None:
@@ -58,6 +51,31 @@ def write_mrc(path: Path, array: np.ndarray, voxel_size_nm: ZYX) -> None:
         mrc.set_volume()
         z, y, x = (size / NM_PER_ANGSTROM for size in voxel_size_nm)
         mrc.voxel_size = (x, y, z)
+
+
+def _read_header(path: Path) -> np.recarray:
+    """The first 1024 bytes. `mrcfile` would also read the extended header, whose length may be a damaged 2 GB."""
+    from mrcfile.dtypes import HEADER_DTYPE
+
+    with path.open("rb") as file:
+        raw = file.read(HEADER_DTYPE.itemsize)
+    if len(raw) < HEADER_DTYPE.itemsize:
+        raise UserError(f"{path} is too short for an MRC file ({len(raw)} bytes); copy it again")
+
+    def header(order: str) -> np.recarray:
+        return np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order)).reshape(()).view(np.recarray)
+
+    stamp = bytes(header("<").machst)[0]
+    if stamp in (0x44, 0x11):
+        return header("<" if stamp == 0x44 else ">")
+    return header("<" if 0 <= int(header("<").mode) < 128 else ">")  # old files have no machine stamp
+
+
+def _voxel_size_nm(header: np.recarray) -> ZYX | None:
+    cells = [(header.cella[axis], int(header[f"m{axis}"])) for axis in "zyx"]
+    if any(count < 1 for _, count in cells):
+        return None
+    return voxel_size(NM_PER_ANGSTROM * float(f"{float(cell) / count:.6g}") for cell, count in cells)
 
 
 def _unsigned_bytes(header) -> bool:

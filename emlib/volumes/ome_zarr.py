@@ -35,6 +35,8 @@ def open_zarr(path: Path) -> VolumeSource:
     """
     import zarr
 
+    if not any((path / mark).is_file() for mark in MARKS):
+        raise UserError(f"{path} is no Zarr group or array: it has none of {' '.join(MARKS)}; copy the whole store")
     node = zarr.open(str(path), mode="r")
     if isinstance(node, zarr.Group):
         location, image, level = _level_0(node, path)
@@ -63,15 +65,11 @@ def write_ome_zarr(path: Path, array: np.ndarray, voxel_size_nm: ZYX, chunk: int
         group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
         chunks = tuple(min(chunk, length) for length in array.shape)
         group.create_array("0", data=array, chunks=chunks, dimension_names=list("zyx"))
+        scale = {"type": "scale", "scale": [float(size) for size in voxel_size_nm]}
         image = {
             "name": path.stem,
             "axes": [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"],
-            "datasets": [
-                {
-                    "path": "0",
-                    "coordinateTransformations": [{"type": "scale", "scale": [float(v) for v in voxel_size_nm]}],
-                }
-            ],
+            "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
         }
         group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
 
@@ -90,7 +88,7 @@ def _level_0(group, path: Path) -> tuple[Path, dict | None, dict | None]:
     stacks = [name for name, shape in arrays.items() if len(shape) == 3]
     if len(stacks) != 1:
         inside = ", ".join([f"{name} {shape}" for name, shape in arrays.items()] + [f"{n}/" for n, _ in group.groups()])
-        raise UserError(f"{path} is no OME-Zarr image and holds {inside or 'no arrays'}; name one array, {path}/NAME")
+        raise UserError(f"{path} is no OME-Zarr image and holds {inside or 'no arrays'}; name one of them, {path}/NAME")
     return path / stacks[0], None, None
 
 

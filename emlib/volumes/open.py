@@ -83,8 +83,10 @@ def _open_sample(name: str, shape_hint: tuple[int, int, int] | None, seed: int) 
         raise UserError(f"{name}: no such sample; there is {', '.join(f'sample://{s}' for s in SAMPLES)}")
     from emlib.volumes.phantom import PhantomSettings, make_phantom
 
-    settings = PhantomSettings(seed=seed) if shape_hint is None else PhantomSettings(seed=seed, shape=shape_hint)
-    phantom = make_phantom(settings)
+    try:
+        phantom = make_phantom(PhantomSettings(seed=seed, **({} if shape_hint is None else {"shape": shape_hint})))
+    except ValueError as error:
+        raise UserError(f"{name}: {error}; choose another --cutout X Y Z") from error
     em = phantom.em
     return VolumeSource(
         name, em.shape, em.dtype, lambda box: em[box].copy(), phantom.settings.voxel_size_nm, phantom, {"seed": seed}
@@ -93,8 +95,8 @@ def _open_sample(name: str, shape_hint: tuple[int, int, int] | None, seed: int) 
 
 def _opener(name: str) -> Callable[[], VolumeSource]:
     """The reader for a path, by suffix or by what a folder holds; the reader's library is imported only then."""
-    path, suffix = Path(name), Path(name).suffix.lower()
-    hdf5 = HDF5.fullmatch(name)
+    path = Path(name).expanduser()
+    suffix, hdf5 = path.suffix.lower(), HDF5.fullmatch(str(path))
     file = Path(hdf5["file"]) if hdf5 else path
     if not file.exists():
         raise UserError(f"no such file or folder: {file}{_nearest(file)}")

@@ -20,8 +20,6 @@ def reading(where: str | Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"no such file or folder: {error.filename or where}") from error
     except PermissionError as error:
         raise UserError(f"no permission to read {error.filename or where}; change its permissions") from error
     except MemoryError as error:
@@ -33,7 +31,9 @@ def reading(where: str | Path) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """First line of an error's text, kept short; its class where it has none."""
+    """First line of an error's text, kept short; with its class where the text is but a word (``KeyError: 256``)."""
     lines = str(error).strip().splitlines()
-    text = lines[0].strip() if lines else ""
-    return (text[:150] or type(error).__name__).rstrip(".;")
+    text = lines[0].strip()[:150].rstrip(".; ") if lines else ""
+    if "mmap length is greater than file size" in text:
+        return "it is shorter than its header says"
+    return text if " " in text else f"{type(error).__name__} {text}".strip()

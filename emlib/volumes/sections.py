@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +20,15 @@ from emlib.volumes.tiff import check_grey, opened, read_page
 from emlib.volumes.volume import Box, VolumeSource
 
 SUFFIXES = (".png", ".tif", ".tiff")
+PNG_DTYPES = {"L": "uint8", "P": "uint8", "1": "bool", "I;16": "uint16", "I": "int32"}  # by Pillow's mode
+
+
+class Header(NamedTuple):
+    """What must be alike in all sections."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+    palette: bool
 
 
 def open_sections(folder: Path) -> VolumeSource:
@@ -28,25 +41,21 @@ def open_sections(folder: Path) -> VolumeSource:
         or type, is in colour, or cannot be decoded.
     """
     paths = list_sections(folder)
-    whole = (slice(0, 0), slice(0, 0))
-    (height, width), dtype, palette = _read_section(paths[0], *whole)[1:]
+    with _opened(paths[0]) as (first, _):
+        height, width = first.shape
 
     def read(box: Box) -> np.ndarray:
         def read_one(path: Path) -> np.ndarray:
-            part, shape, kind, _ = _read_section(path, box[1], box[2])
-            if shape != (height, width):
-                raise UserError(
-                    f"sections differ in size: {paths[0]} is {height} × {width}, {path} is {shape[0]} × {shape[1]} "
-                    "(height × width); crop or pad them to one size"
-                )
-            if kind != dtype:
-                raise UserError(f"sections differ in type: {paths[0]} is {dtype}, {path} is {kind}; convert them alike")
-            return part
+            with _opened(path) as (header, decode):
+                _check_alike(paths[0], first, path, header)
+                return decode(box[1], box[2])
 
         return np.stack(map_threads(read_one, paths[box[0]]))
 
-    notes = {"first_section": paths[0].name, "last_section": paths[-1].name} | ({"palette": True} if palette else {})
-    return VolumeSource(str(folder), (len(paths), height, width), dtype, read, notes=notes)
+    notes: dict = {"sections": f"{paths[0].name} … {paths[-1].name}"} | ({"palette": True} if first.palette else {})
+    if gap := _gap(paths):
+        notes["messages"] = [gap]
+    return VolumeSource(str(folder), (len(paths), height, width), first.dtype, read, notes=notes)
 
 
 def list_sections(folder: Path) -> list[Path]:
@@ -59,6 +68,20 @@ def list_sections(folder: Path) -> list[Path]:
     return sorted(paths, key=_natural)
 
 
+def _gap(paths: list[Path]) -> str | None:
+    """A line for the user if the numbers in the names skip: neurites cannot be followed across lost sections."""
+    found = [re.findall(r"\d+", path.stem) for path in paths]
+    if not all(found):
+        return None
+    numbers = [int(digits[-1]) for digits in found]
+    steps = [b - a for a, b in pairwise(numbers)]
+    if not steps or min(steps) < 1 or max(steps) == min(steps):
+        return None
+    at = next(i for i, step in enumerate(steps) if step > min(steps))
+    pair = f"{paths[at].name} and {paths[at + 1].name}"
+    return f"sections are missing, the first between {pair}; they are read as neighbours"
+
+
 def write_sections(folder: Path, array: np.ndarray) -> None:
     """Write an 8-bit or 16-bit volume as ``section_0000.png`` …; PNG has no room for a voxel size."""
     from PIL import Image
@@ -66,7 +89,7 @@ def write_sections(folder: Path, array: np.ndarray) -> None:
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for z, section in enumerate(array):
-            Image.fromarray(section).save(temporary / f"section_{z:04d}.png")
+            Image.fromarray(section).save(temporary / f"section_{z:04d}.png", compress_level=1)
 
 
 def _natural(path: Path) -> tuple:
@@ -74,34 +97,48 @@ def _natural(path: Path) -> tuple:
     return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), path.name
 
 
-def _read_section(path: Path, rows: slice, columns: slice) -> tuple[np.ndarray, tuple[int, int], np.dtype, bool]:
-    """Return rows × columns of one image, its whole (height, width), its dtype and whether it has a palette."""
-    with reading(path):
-        read = _read_png if path.suffix.lower() == ".png" else _read_tiff
-        return read(path, rows, columns)
+def _check_alike(path: Path, first: Header, other_path: Path, other: Header) -> None:
+    if first.shape != other.shape:
+        sizes = [f"{p} is {h.shape[0]} × {h.shape[1]}" for p, h in ((path, first), (other_path, other))]
+        raise UserError(
+            f"sections differ in size: {sizes[0]}, {sizes[1]} (height × width); crop or pad them to one size"
+        )
+    if first != other:
+        kinds = [f"{p} is {h.dtype}{' with a palette' * h.palette}" for p, h in ((path, first), (other_path, other))]
+        raise UserError(f"sections differ in type: {kinds[0]}, {kinds[1]}; convert them alike")
 
 
-def _read_tiff(path: Path, rows: slice, columns: slice) -> tuple[np.ndarray, tuple[int, int], np.dtype, bool]:
+Decode = Callable[[slice, slice], np.ndarray]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Header, Decode]]:
+    """Yield the header of an image and a function that decodes rows × columns of it."""
+    with reading(path), (_opened_png if path.suffix.lower() == ".png" else _opened_tiff)(path) as both:
+        yield both
+
+
+@contextmanager
+def _opened_tiff(path: Path) -> Iterator[tuple[Header, Decode]]:
     with opened(path) as tif:
         if len(tif.pages) > 1:
-            raise UserError(f"{path} holds {len(tif.pages)} images; a folder has one section per file")
+            raise UserError(
+                f"{path} holds {len(tif.pages)} images; a folder has one section per file: open the file itself"
+            )
         page = tif.pages.first
         check_grey(page, path)
-        part = read_page(page, rows, columns, Lock()) if rows.stop else np.zeros((0, 0), page.dtype)
-        return part, (page.imagelength, page.imagewidth), page.dtype, page.photometric.name == "PALETTE"
+        header = Header((page.imagelength, page.imagewidth), page.dtype, page.photometric.name == "PALETTE")
+        yield header, lambda rows, columns: read_page(page, rows, columns, Lock())
 
 
-def _read_png(path: Path, rows: slice, columns: slice) -> tuple[np.ndarray, tuple[int, int], np.dtype, bool]:
+@contextmanager
+def _opened_png(path: Path) -> Iterator[tuple[Header, Decode]]:
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # Pillow takes a 20 000 × 20 000 section for an attack
     with Image.open(path, formats=("PNG",)) as image:
-        if image.mode not in _PNG_DTYPES:
+        if image.mode not in PNG_DTYPES:
             kind = "RGB" if image.mode.startswith("RGB") else f"in mode {image.mode}"
             raise UserError(f"{path} is {kind}; convert it to grey without transparency")
-        part = np.asarray(image)[rows, columns] if rows.stop else np.zeros((0, 0))
-        dtype = np.dtype(_PNG_DTYPES[image.mode])
-        return part.astype(dtype), (image.height, image.width), dtype, image.mode == "P"
-
-
-_PNG_DTYPES = {"L": "uint8", "P": "uint8", "1": "bool", "I;16": "uint16", "I": "int32"}
+        header = Header((image.height, image.width), np.dtype(PNG_DTYPES[image.mode]), image.mode == "P")
+        yield header, lambda rows, columns: np.asarray(image)[rows, columns].astype(header.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
+from struct import unpack
 from threading import Lock
 
 import numpy as np
@@ -20,6 +21,8 @@ from emlib.volumes.units import nm_per, voxel_size
 from emlib.volumes.volume import ZYX, Box, VolumeSource
 
 IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
+IMAGEJ_BYTES = 2**32 - 2**25
+JPEG = (6, 7, 34892, 33007)  # the compressions whose tables stand outside of the strips
 
 
 def open_tiff(path: Path) -> VolumeSource:
@@ -34,8 +37,9 @@ def open_tiff(path: Path) -> VolumeSource:
         If the file is RGB, a single image, or holds images of different sizes.
     """
     with opened(path) as tif:
-        series = _stack(tif, path)
+        _check_complete(tif, path)
         check_grey(tif.pages.first, path)
+        series = _stack(tif, path)
         axes = find_axes(series.shape, series.axes, str(path))
         size, dtype = _voxel_size_nm(tif), series.dtype
         palette = tif.pages.first.photometric.name == "PALETTE"
@@ -61,7 +65,7 @@ def write_tiff(path: Path, array: np.ndarray, voxel_size_nm: ZYX) -> None:
 
     z, y, x = voxel_size_nm
     with atomic_path(path) as temporary:
-        if array.dtype.name in IMAGEJ_DTYPES:
+        if array.dtype.name in IMAGEJ_DTYPES and array.nbytes < IMAGEJ_BYTES:
             metadata = {"axes": "ZYX", "spacing": z, "unit": "nm"}
             tifffile.imwrite(temporary, array, imagej=True, resolution=(1 / x, 1 / y), metadata=metadata)
             return
@@ -132,9 +136,6 @@ def read_page(page, rows: slice, columns: slice, lock) -> np.ndarray:
     return _upright(out, key)
 
 
-JPEG = (6, 7, 34892, 33007)
-
-
 def _paste(out: np.ndarray, part: np.ndarray, top: int, left: int) -> None:
     """Copy ``part`` into ``out`` with its corner at (top, left), cropping what falls outside."""
     y0, x0 = max(top, 0), max(left, 0)
@@ -147,6 +148,19 @@ def _upright(image: np.ndarray, page) -> np.ndarray:
     if page.photometric.name != "MINISWHITE" or image.dtype.kind not in "bu":
         return image
     return ~image
+
+
+def _check_complete(tif, path: Path) -> None:
+    """Refuse a file that breaks off: tifffile would take the pages in front of the gap for the whole stack."""
+    last = tif.pages[-1]
+    if not last.offset:  # pages that tifffile makes up for a contiguous ImageJ stack; its length is checked on reading
+        return
+    form, file = tif.tiff, tif.filehandle
+    file.seek(last.offset)
+    tags = unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+    file.seek(last.offset + form.tagnosize + tags * form.tagsize)
+    if unpack(form.offsetformat, file.read(form.offsetsize))[0]:
+        raise UserError(f"{path} breaks off after page {len(tif.pages)}, more are announced; copy the file again")
 
 
 def _stack(tif, path: Path):

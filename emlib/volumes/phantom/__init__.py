@@ -12,14 +12,19 @@ import cc3d
 import numpy as np
 import pandas as pd
 
+from emlib.volumes.phantom.cytoplasm import draw_cytoplasm
 from emlib.volumes.phantom.grid import Grid
 from emlib.volumes.phantom.imaging import DAMAGE, develop, expose, jitter
-from emlib.volumes.phantom.organelles import Amounts, fill_tissue
+from emlib.volumes.phantom.mitochondria import draw_mitochondria
+from emlib.volumes.phantom.stain import Painter
+from emlib.volumes.phantom.synapses import draw_synapses
 from emlib.volumes.phantom.tissue import grow_tissue
 
 __all__ = ["Phantom", "PhantomSettings", "make_phantom"]
 
 FINE_NM = 10.0  # sections are averaged from layers of about this thickness
+MARGIN_PX = 12  # around the sections before jitter, enough for 2 px of it
+LARGEST = 5e8  # drawn voxels: some 5 GB and two minutes
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,15 @@ class PhantomSettings:
     voxel_size_nm : (z, y, x) in nm
         The tissue is drawn in nm: other voxel sizes show the same kind of tissue.
     jitter_px : float
-        Sd of the independent displacement of each section along y and along x, in pixels.
+        Sd of the independent displacement of each section along y and along x, in pixels; cut at four sd. Up to 2 px,
+        a seed gives the same tissue whatever the jitter.
     drift : float
         Sd in grey levels of brightness from section to section and slowly within sections; 0 for none.
     noise : float
         Sd in grey levels of the noise of single voxels at grey 140.
+    blur_nm : float
+        Sd of the microscope's blur in the plane, and across sections thinner than twice that. About 3 for transmission
+        EM, 7 for block-face imaging.
     mitochondria : float
         Their share of the volume; 5 to 8 % in neuropil.
     synapses_per_um3 : float
@@ -53,7 +62,8 @@ class PhantomSettings:
     voxel_size_nm: tuple[float, float, float] = (40.0, 8.0, 8.0)
     jitter_px: float = 1.0
     drift: float = 4.0
-    noise: float = 11.0
+    noise: float = 9.0
+    blur_nm: float = 3.2
     mitochondria: float = 0.06
     synapses_per_um3: float = 2.5
     damaged_section: int | bool | None = None
@@ -66,7 +76,7 @@ class PhantomSettings:
             raise ValueError(f"sections must be at least 8 voxels wide, got shape {self.shape}")
         if len(self.voxel_size_nm) != 3 or not all(1 <= v <= 200 for v in self.voxel_size_nm):
             raise ValueError(f"voxel_size_nm must be three sizes (z, y, x) from 1 to 200 nm, got {self.voxel_size_nm}")
-        for name in ("jitter_px", "drift", "noise", "synapses_per_um3"):
+        for name in ("jitter_px", "drift", "noise", "blur_nm", "synapses_per_um3"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.mitochondria <= 0.3:
@@ -78,6 +88,12 @@ class PhantomSettings:
             raise ValueError(f"damaged_section must be in 0 … {self.shape[0] - 1}, got {index}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        layers = float(np.prod(np.multiply(self.shape, np.maximum(1, np.divide(self.voxel_size_nm, FINE_NM)))))
+        if layers > LARGEST:
+            raise ValueError(
+                f"shape {self.shape} of {self.voxel_size_nm} nm voxels is drawn on {layers:.1e} voxels of "
+                f"{FINE_NM:.0f} nm, more than {LARGEST:.0e}: ask for a smaller shape or smaller voxels"
+            )
 
 
 @dataclass(frozen=True)
@@ -138,7 +154,8 @@ def make_phantom(settings: PhantomSettings = PhantomSettings()) -> Phantom:
     rng = np.random.default_rng([settings.seed, 0])
     # four sd and no more: the margin holds real content for every section
     moves = settings.jitter_px * np.clip(rng.standard_normal((shape[0], 2)), -4, 4)
-    margin = int(np.ceil(4 * settings.jitter_px)) + 4
+    # in leaps, so that a seed gives the same tissue with and without jitter
+    margin = MARGIN_PX * 2 ** max(0, int(np.ceil(np.log2(max(settings.jitter_px, 2) / 2))))
     sections = Grid(
         (shape[0], shape[1] + 2 * margin, shape[2] + 2 * margin),
         tuple(voxel.tolist()),
@@ -148,19 +165,21 @@ def make_phantom(settings: PhantomSettings = PhantomSettings()) -> Phantom:
     fine = Grid(tuple((layers * sections.shape).tolist()), tuple((voxel / layers).tolist()), sections.origin)
 
     tissue = grow_tissue(fine, settings.seed)
-    # synapses keep two pixels and their section's displacement away from the border
-    border = np.r_[0, np.abs(moves).max(axis=0) + 2] * voxel
-    inner = (border, shape * voxel - border)
-    if (inner[0] >= inner[1]).any():
-        inner = (0.5 * shape * voxel, 0.5 * shape * voxel)
-    amounts = Amounts(settings.mitochondria, settings.synapses_per_um3)
-    contents = fill_tissue(tissue, sections, inner, amounts, settings.seed)
-    em, labels, membranes = expose(tissue, sections, contents.dark, settings.seed)
-    del tissue
-    masks = [labels, membranes, contents.mitochondria, contents.vesicles, contents.clefts]
+    # synapses keep away from the border, so that no section moves them out
+    border = np.maximum(np.minimum(margin, np.array(shape[1:]) // 4), np.abs(moves).max(axis=0) + 2)
+    border = np.minimum(np.r_[0, border], 0.5 * np.array(shape))
+    inner = (border * voxel, (shape - border) * voxel)
+    painter = Painter(tissue, sections)
+    mitochondria = draw_mitochondria(painter, settings.mitochondria, np.random.default_rng([settings.seed, 2]))
+    rng = np.random.default_rng([settings.seed, 3])
+    clefts, positions, vesicles = draw_synapses(painter, mitochondria, inner, settings.synapses_per_um3, rng)
+    draw_cytoplasm(painter, np.random.default_rng([settings.seed, 4]))
+    em, labels, membranes = expose(tissue, sections, painter.dark, settings.blur_nm, settings.seed)
+    del tissue, painter
+    masks = [labels, membranes, mitochondria, vesicles, clefts]
     em, (labels, membranes, mitochondria, vesicles, clefts) = jitter(em, masks, moves, margin)
     labels = _one_id_per_piece(labels)
-    synapses = _synapse_table(contents.synapses, voxel, moves, labels)
+    synapses = _synapse_table(positions, voxel, moves, labels)
     damaged = _damaged_sections(settings)
     em = develop(em, settings.drift, settings.noise, dict.fromkeys(damaged, settings.damage), settings.seed)
     shifts = pd.DataFrame({"z": np.arange(shape[0]), "dy": moves[:, 0], "dx": moves[:, 1]})
@@ -177,8 +196,9 @@ def _damaged_sections(settings: PhantomSettings) -> tuple[int, ...]:
     return (int(index),)
 
 
-def _one_id_per_piece(labels: np.ndarray, crumb: int = 20) -> np.ndarray:
-    """Number the 26-connected pieces of labels from 1, larger first; pieces below ``crumb`` voxels become 0."""
+def _one_id_per_piece(labels: np.ndarray) -> np.ndarray:
+    """Number the 26-connected pieces of labels from 1, larger first; crumbs become 0."""
+    crumb = min(30, 1 + labels.size // 200)
     pieces, count = cc3d.connected_components(labels, connectivity=26, return_N=True)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0

@@ -45,7 +45,7 @@ class Grid:
         return (points - self.origin) / self.pitch - 0.5
 
     def locate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the flat index of the voxel that holds each (N, 3) point (clipped to the grid) and whether it is inside."""
+        """Flat index of the voxel that holds each (N, 3) point, clipped to the grid, and whether it is inside."""
         index = np.floor((points - self.origin) / self.pitch).astype(np.int64)
         inside = ((index >= 0) & (index < self.shape)).all(axis=1)
         return np.ravel_multi_index(tuple(index.T), self.shape, mode="clip"), inside

@@ -9,14 +9,28 @@ from emlib.threads import map_threads
 from emlib.volumes.phantom.grid import Grid
 from emlib.volumes.phantom.tissue import DEPTH_STEP_NM, Tissue
 
-CYTOPLASM, MEMBRANE_STAIN = 156.0, 88.0  # grey level, and grey levels off at the middle of a membrane
-MEMBRANE_NM = 10.0  # half of two bilayers (7 to 8 nm each) and the cleft between them (10 to 20 nm, partly stained)
-BLUR_NM = 3.5  # in the plane: beam and detector
+CYTOPLASM, MEMBRANE_STAIN = 160.0, 98.0  # grey level, and grey levels off at the middle of a membrane
+MEMBRANE_NM = 8.0  # half of two bilayers (7 to 8 nm each) and the cleft between them (10 to 20 nm, partly stained)
+CORE_NM = 5.0  # labels stop this far from the wall: leaves a seam of one to two voxels and does not cut thin neurites
+GRAIN_NM = 5.0  # sd of the blur of organelles: no stain is sharper than its grains
+DARKEST = 115.0  # organelles take off no more than this many grey levels: stain saturates
 DAMAGE = ("black", "partial", "fold")
 
 
-def expose(tissue: Tissue, sections: Grid, dark: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def expose(
+    tissue: Tissue, sections: Grid, dark: np.ndarray, blur_nm: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average the stained tissue over the thickness of each section.
+
+    Parameters
+    ----------
+    tissue : Tissue
+    sections : Grid
+    dark : (Z, Y, X) float32 array
+        Grey levels that organelles take off.
+    blur_nm : float
+        Sd of the blur within the plane.
+    seed : int
 
     Returns
     -------
@@ -32,14 +46,17 @@ def expose(tissue: Tissue, sections: Grid, dark: np.ndarray, seed: int) -> tuple
     grey[rng.random(count) < 0.04] -= 30  # a few neurites stain dark throughout
     depth = np.arange(256, dtype=np.float32) * np.float32(DEPTH_STEP_NM)
     # two leaflets side by side with a lighter cleft between
-    profile = np.exp(-0.5 * ((depth - 6.5) / 4.5) ** 2) + 0.75 * np.exp(-0.5 * (depth / 4.5) ** 2)
+    profile = np.exp(-0.5 * ((depth - 5) / 3.5) ** 2) + 0.8 * np.exp(-0.5 * (depth / 3.5) ** 2)
     profile = (MEMBRANE_STAIN * np.minimum(profile, 1)).astype(np.float32)
     wall = (depth <= MEMBRANE_NM).astype(np.float32)
     em = np.empty(sections.shape, np.float32)
     labels = np.empty(sections.shape, np.int32)
     membranes = np.empty(sections.shape, bool)
     fz, fy, fx = (f // s for f, s in zip(tissue.grid.shape, sections.shape, strict=True))
-    blur = [BLUR_NM / sections.pitch[1], BLUR_NM / sections.pitch[2]]
+    blur = [blur_nm / p for p in sections.pitch[1:]]
+
+    # grains have a size, also across thin sections
+    dark = gaussian_filter(dark, [GRAIN_NM / p if GRAIN_NM > 0.3 * p else 0 for p in sections.pitch])
 
     def average(values: np.ndarray) -> np.ndarray:
         values = values.sum(axis=0, dtype=np.float32)
@@ -49,11 +66,14 @@ def expose(tissue: Tissue, sections: Grid, dark: np.ndarray, seed: int) -> tuple
         part = slice(z * fz, (z + 1) * fz)
         owner, near = tissue.owner[part], tissue.depth[part]
         membranes[z] = average(wall[near]) >= 0.5
-        labels[z] = np.where(membranes[z], 0, owner[fz // 2, fy // 2 :: fy, fx // 2 :: fx])
-        em[z] = gaussian_filter(average(grey[owner] - profile[near]) - dark[z], blur)
+        middle = (fz // 2, slice(fy // 2, None, fy), slice(fx // 2, None, fx))
+        labels[z] = np.where(near[middle] < CORE_NM / DEPTH_STEP_NM, 0, owner[middle])
+        em[z] = gaussian_filter(average(grey[owner] - profile[near]) - DARKEST * np.tanh(dark[z] / DARKEST), blur)
 
     map_threads(one, range(sections.shape[0]))
-    for size, strength in ((7.0, 8.0), (26.0, 5.0)):  # nm, grey levels: granules and clumps of the cytosol
+    if blur_nm > 0.5 * sections.pitch[0]:  # thicker sections blur by themselves
+        em = gaussian_filter1d(em, blur_nm / sections.pitch[0], axis=0, mode="nearest")
+    for size, strength in ((8.0, 8.0), (22.0, 6.0)):  # nm, grey levels: granules and clumps of the cytosol
         em += strength * _speckle(sections, size, rng)
     return em, labels, membranes
 
@@ -67,8 +87,10 @@ def _speckle(grid: Grid, size_nm: float, rng: np.random.Generator) -> np.ndarray
     return noise / max(float(noise.std()), 1e-6)
 
 
-def jitter(em: np.ndarray, masks: list[np.ndarray], moves: np.ndarray, margin: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Move each section by (dy, dx) pixels and cut the margin: the image by cubic spline, the masks to the nearest voxel."""
+def jitter(
+    em: np.ndarray, masks: list[np.ndarray], moves: np.ndarray, margin: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Move each section by (dy, dx) pixels and cut the margin: the image by splines, the masks to the nearest voxel."""
     height, width = em.shape[1] - 2 * margin, em.shape[2] - 2 * margin
     moved = np.empty((len(em), height, width), np.float32)
     cut = [np.empty(moved.shape, m.dtype) for m in masks]
@@ -126,7 +148,9 @@ def _damage(plane: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarra
         return np.zeros_like(plane)
     y, x = np.mgrid[:height, :width] / max(height, width)
     angle = rng.uniform(0, np.pi)
-    across = (y - 0.5 * height / max(plane.shape)) * np.sin(angle) + (x - 0.5 * width / max(plane.shape)) * np.cos(angle)
+    across = (y - 0.5 * height / max(plane.shape)) * np.sin(angle) + (x - 0.5 * width / max(plane.shape)) * np.cos(
+        angle
+    )
     across += 0.03 * np.sin(9 * (y * np.cos(angle) - x * np.sin(angle)) + rng.uniform(0, 6))
     if kind == "fold":
         return plane * (1 - 0.8 * np.exp(-0.5 * (across / 0.03) ** 2))

@@ -1,0 +1,18 @@
+"""From raw EM to a wiring graph: which stage follows which, and what is kept.
+
+1. cutout       read a box of the volume; fall back to the phantom when BossDB cannot be reached
+2. preprocess   denoise, equalise contrast
+3. align        translate sections onto a common frame; skipped when the volume is near isotropic
+4. boundaries   probability that a voxel is membrane
+5. segment      neurite labels
+6. synapses     candidates with their partners
+7. graph        directed, weighted
+8. publish      scores when truth is known, figures, report
+"""
+
+from emlib.pipeline.run import STAGES, run_pipeline
+from emlib.pipeline.settings import PipelineSettings, StageSettings
+from emlib.pipeline.state import Run
+from emlib.pipeline.summary import report_lines
+
+__all__ = ["STAGES", "PipelineSettings", "Run", "StageSettings", "report_lines", "run_pipeline"]

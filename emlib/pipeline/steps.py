@@ -1,0 +1,213 @@
+"""The stages of a run: each takes what it needs from the state, calls one function, and writes what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emlib.measure.shifts import recovery_error
+from emlib.pipeline.scoring import score_run
+from emlib.pipeline.state import Run
+from emlib.publish.run_report import publish
+from emlib.stages.align import apply_shifts, estimate_shifts, explained, simulate_misalignment
+from emlib.stages.boundaries import intensity_boundaries, near_isotropic
+from emlib.stages.graph import build_graph, edge_table, node_table, to_graphml
+from emlib.stages.preprocess import preprocess
+from emlib.stages.segment import segment
+from emlib.stages.synapses import find_candidates
+from emlib.volumes.bossdb import NetworkUnreachable
+from emlib.volumes.companions import read_labels, read_probability
+from emlib.volumes.cutout import read_cutout
+from emlib.volumes.open import open_volume
+from emlib.volumes.volume import Volume
+
+PHANTOM_URI = "sample://phantom"
+SYNTHETIC = "SYNTHETIC PHANTOM, NOT REAL DATA"
+
+
+def cutout_stage(run: Run) -> None:
+    """Read the box; keep it as uint8."""
+    settings = run.settings
+    try:
+        run.volume = _read(run, settings.dataset)
+    except NetworkUnreachable as error:
+        if not settings.fallback:
+            raise
+        run.synthetic = f"{SYNTHETIC}: {settings.dataset} could not be reached"
+        run.warn(f"{error}. THIS RUN USES THE SYNTHETIC PHANTOM INSTEAD; --no-fallback makes this an error")
+    if run.synthetic:
+        run.volume = _read(run, PHANTOM_URI)
+    elif run.volume.truth is not None:
+        run.synthetic = SYNTHETIC
+    for line in run.volume.source["notes"]:
+        run.warn(line)
+    if settings.simulate_misalignment_px:
+        moved, run.added = simulate_misalignment(run.volume.array, settings.simulate_misalignment_px, settings.seed)
+        run.volume = replace(run.volume, array=moved)
+    run.log.update(
+        dataset=settings.dataset,
+        synthetic=run.synthetic,
+        offset_xyz=run.volume.offset[::-1],
+        cutout_xyz=run.volume.shape[::-1],
+        voxel_size_nm_zyx=run.volume.voxel_size_nm,
+    )
+    run.truth = _truth(run)
+    if not settings.save_minimal:
+        run.save_array("em_cutout_u8_zyx", run.volume.array, "EM as read, uint8")
+
+
+def _read(run: Run, uri: str) -> Volume:
+    settings = run.settings
+    source = open_volume(
+        uri,
+        shape_hint=tuple(reversed(settings.cutout_xyz)),
+        seed=settings.seed,
+        network_timeout_s=settings.network_timeout_s,
+    )
+    return read_cutout(
+        source, settings.cutout_xyz, settings.offset_xyz, settings.seed, voxel_size_nm=settings.voxel_size_nm
+    )
+
+
+def _truth(run: Run) -> np.ndarray | None:
+    """True labels in the frame of the cutout, if they are known."""
+    if run.settings.truth:
+        return read_labels(run.settings.truth, run.volume)
+    if run.volume.truth is None:
+        return None
+    box = tuple(slice(first, first + size) for first, size in zip(run.volume.offset, run.volume.shape, strict=True))
+    return run.volume.truth.labels[box]
+
+
+def preprocess_stage(run: Run) -> None:
+    """Denoise and equalise contrast."""
+    run.preprocessed = preprocess(run.volume.array, run.settings.stages.preprocess)
+    if not run.settings.save_minimal:
+        run.save_array(
+            "em_preprocessed_f32_zyx",
+            run.preprocessed,
+            "EM denoised and contrast-equalised",
+            run.settings.stages.preprocess,
+        )
+
+
+def align_stage(run: Run) -> None:
+    """Estimate and apply shifts, or say why not."""
+    settings = run.settings
+    if settings.align_sections is False:
+        run.align_skipped = "alignment was switched off with --no-align"
+    elif settings.align_sections is None and near_isotropic(run.volume.voxel_size_nm):
+        run.align_skipped = "near-isotropic volume, taken for aligned; --align aligns it"
+    depth = len(run.preprocessed)
+    if run.align_skipped:
+        run.shifts = pd.DataFrame({"z": np.arange(depth), "dy": np.zeros(depth), "dx": np.zeros(depth)})
+        aligned, record = run.preprocessed, {"skipped": run.align_skipped}
+    else:
+        run.shifts, pairs = estimate_shifts(run.preprocessed, settings.stages.align)
+        aligned = apply_shifts(run.preprocessed, run.shifts)
+        record = {"skipped": None, **_alignment_quality(run, aligned, pairs)}
+    run.aligned = _stored(aligned, settings.aligned_dtype)
+    record["sections"] = run.shifts.round(6).to_dict("records")
+    run.outputs.json("alignment_shifts", record, "Shift of each section, its reliability, residuals before and after")
+    name = f"em_aligned_{settings.aligned_dtype}_zyx"
+    run.save_array(name, run.aligned.astype(settings.aligned_dtype), "EM aligned, in [0, 1]", settings.stages.align)
+
+
+def _stored(aligned: np.ndarray, dtype: str) -> np.ndarray:
+    """What the file will hold, as float32: later stages see the same values when they start from the file."""
+    if dtype == "float32":
+        return aligned.astype(np.float32, copy=False)
+    return aligned.astype(dtype).astype(np.float32)
+
+
+def _alignment_quality(run: Run, aligned: np.ndarray, pairs: pd.DataFrame) -> dict[str, Any]:
+    """Residuals, whether translation explains them, and the recovery error where the shifts are known."""
+    enough, message = explained(aligned, run.shifts, pairs, run.settings.stages.align)
+    if not enough:
+        run.warn(message)
+    quality = {
+        "residual_before_px": float(run.shifts["residual_before_px"].mean()),
+        "residual_after_px": float(run.shifts["residual_after_px"].mean()),
+        "translation_explains_residual": enough,
+        "message": message,
+    }
+    if run.added is None and run.volume.truth is not None:
+        known = run.volume.truth.shifts
+        first = run.volume.offset[0]
+        known = known[(known["z"] >= first) & (known["z"] < first + len(run.shifts))]
+        run.added = known.assign(z=known["z"] - first).reset_index(drop=True)
+    if run.added is not None:
+        quality["known_shifts"] = recovery_error(run.added, run.shifts)
+        run.scores["alignment"] = quality["known_shifts"]
+    return quality
+
+
+def boundaries_stage(run: Run) -> None:
+    """Boundary probability from intensity or from a file; not needed when labels come from a file."""
+    settings = run.settings
+    if settings.labels_from or settings.stages.segment.segmenter == "watershed":
+        return
+    if settings.boundaries_from == "intensity":
+        run.boundaries = intensity_boundaries(run.aligned, run.volume.voxel_size_nm, settings.stages.segment.boundaries)
+    else:
+        given = read_probability(settings.boundaries_from, run.volume)
+        run.boundaries = apply_shifts(given, run.shifts)
+    if not settings.save_minimal:
+        run.save_array(
+            "boundaries_f16_zyx",
+            run.boundaries.astype(np.float16),
+            "Boundary probability",
+            {"from": settings.boundaries_from, **asdict(settings.stages.segment.boundaries)},
+        )
+
+
+def segment_stage(run: Run) -> None:
+    """Neurite labels from the segmenter or from a file."""
+    settings = run.settings
+    if settings.labels_from:
+        given = read_labels(settings.labels_from, run.volume)
+        run.labels = apply_shifts(given, run.shifts, order=0, fill=0)
+        what = f"Neurite labels from {settings.labels_from}"
+    else:
+        run.labels = segment(run.aligned, run.volume.voxel_size_nm, settings.stages.segment, run.boundaries)
+        what = f"Neurite labels ({settings.stages.segment.segmenter})"
+    name = "neurite_labels_i32_zyx" if run.labels.dtype == np.int32 else "neurite_labels_i64_zyx"
+    run.save_array(name, run.labels, what, settings.stages.segment)
+
+
+def synapses_stage(run: Run) -> None:
+    """Synapse candidates with their partners."""
+    run.candidates = find_candidates(run.aligned, run.labels, run.volume.voxel_size_nm, run.settings.stages.synapses)
+    run.outputs.table("synapse_candidates", run.candidates, "Synapse candidates: position, pre, post, score")
+
+
+def graph_stage(run: Run) -> None:
+    """Directed weighted graph with its tables."""
+    run.graph = build_graph(run.candidates, run.labels, run.settings.stages.graph, run.volume.voxel_size_nm)
+    run.outputs.table("graph_node_stats", node_table(run.graph), "Neurites of the graph: degrees, weights, PageRank")
+    run.edges = edge_table(run.graph)
+    run.outputs.table("graph_edges", run.edges, "Connections: pre, post, weight")
+    run.outputs.text("tables/graph.graphml", to_graphml(run.graph), "The graph for Cytoscape, Gephi, networkx")
+
+
+def publish_stage(run: Run) -> None:
+    """Scores, figures and the report."""
+    if run.truth is not None and run.labels is not None:
+        score_run(run)
+    publish(run)
+
+
+STEPS: dict[str, Callable[[Run], None]] = {
+    "cutout": cutout_stage,
+    "preprocess": preprocess_stage,
+    "align": align_stage,
+    "boundaries": boundaries_stage,
+    "segment": segment_stage,
+    "synapses": synapses_stage,
+    "graph": graph_stage,
+    "publish": publish_stage,
+}

@@ -1,0 +1,51 @@
+"""A run in a few lines: for the run log and for the person at the shell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emlib.pipeline.state import Run
+from emlib.runs.artefacts import plain
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The figures that describe a run in a line."""
+    found: dict[str, Any] = {}
+    if run.labels is not None:
+        found["neurites"] = len(np.unique(run.labels[run.labels > 0]))
+    if run.candidates is not None:
+        found["candidates"] = len(run.candidates)
+    if run.graph is not None:
+        found["nodes"], found["edges"] = run.graph.number_of_nodes(), run.graph.number_of_edges()
+    if run.scores:
+        found["scores"] = plain(run.scores)
+    return found
+
+
+def report_lines(run: Run) -> list[str]:
+    """What a person at the shell wants to read last: what came out, how good, where it lies."""
+    found = summary(run)
+    lines = [
+        ", ".join(f"{found[name]} {name}" for name in ("neurites", "candidates", "nodes", "edges") if name in found)
+    ]
+    if "segmentation" in run.scores:
+        s = run.scores["segmentation"]
+        lines.append(
+            f"against truth: VOI {s['voi_split']:.2f} split + {s['voi_merge']:.2f} merge = {s['voi']:.2f} bits, "
+            f"ARAND {s['arand']:.3f}"
+        )
+    if "synapses" in run.scores:
+        s = run.scores["synapses"]
+        lines.append(
+            f"synapses: precision {s['precision']:.2f}, recall {s['recall']:.2f}, F1 {s['f1']:.2f}, "
+            f"average precision {s['average_precision']:.2f}; {s['candidates']} candidates for {s['truth']} true"
+        )
+    if "alignment" in run.scores:
+        lines.append(f"known shifts recovered to {run.scores['alignment']['rms_px']:.2f} px RMS")
+    seconds, peak = sum(run.watch.seconds.values()), max(run.watch.peak_mib.values())
+    lines.append(f"{seconds:.1f} s in the stages, peak {peak:.0f} MiB")
+    if run.synthetic:
+        lines.append(run.synthetic)
+    return [*lines, f"written: {run.outputs.path('report.html')}"]

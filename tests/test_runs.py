@@ -1,0 +1,106 @@
+"""Artefacts and the run log: whole files, equal bytes, two runs at once."""
+
+import json
+import multiprocessing
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emlib.errors import UserError
+from emlib.runs.artefacts import Outputs, plain
+from emlib.runs.runlog import COLUMNS, RunLog
+from emlib.runs.stopwatch import Stopwatch
+
+
+def test_an_array_comes_with_a_sidecar_that_explains_it(tmp_path):
+    outputs = Outputs(tmp_path / "out")
+    array = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
+    outputs.array("em", array, "test array", voxel_size_nm=(40.0, 8.0, 8.0), offset=(0, np.int64(5), 0), seed=3)
+    assert np.array_equal(np.load(tmp_path / "out/data/em.npy"), array)
+    sidecar = json.loads((tmp_path / "out/data/em.json").read_text())
+    assert (sidecar["axes"], sidecar["shape"], sidecar["dtype"]) == ("zyx", [2, 3, 4], "float16")
+    assert (sidecar["voxel_size_nm"], sidecar["offset"], sidecar["seed"]) == ([40.0, 8.0, 8.0], [0, 5, 0], 3)
+    assert outputs.written[0].path.as_posix() == "data/em.npy" and outputs.written[0].size == 48 + 128
+
+
+def test_equal_content_gives_equal_bytes_and_another_checksum_shows_a_change(tmp_path):
+    outputs = [Outputs(tmp_path / name) for name in "ab"]
+    for out in outputs:
+        out.array("em", np.ones((2, 2, 2)), "x")
+        out.table("t", pd.DataFrame({"a": [1, 2], "b": [0.1 + 0.2, 1e-9]}), "x")
+        out.json("j", {"z": np.float32(1.5), "a": [float("nan")]}, "x")
+    for name in ("data/em.npy", "data/em.json", "tables/t.csv", "tables/j.json"):
+        assert outputs[0].path(name).read_bytes() == outputs[1].path(name).read_bytes()
+    outputs[1].array("em", np.zeros((2, 2, 2)), "x")
+    assert outputs[0].path("data/em.json").read_bytes() != outputs[1].path("data/em.json").read_bytes()
+
+
+def test_plain_values():
+    assert plain({"a": (np.int8(3), float("inf")), 2: np.array([1.5])}) == {"a": [3, None], "2": [1.5]}
+
+
+def test_outdir_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file; name a folder"):
+        Outputs(tmp_path / "file")
+
+
+def test_outdir_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        Outputs(tmp_path / "file" / "deeper")
+
+
+def test_a_run_is_in_the_log_from_its_start(tmp_path):
+    log = RunLog(tmp_path, {"seed": 4, "dataset": "x"}, "python run_pipeline.py")
+    with sqlite3.connect(tmp_path / "pipeline_runs.sqlite") as db:
+        row = dict(zip(COLUMNS, db.execute("SELECT * FROM runs").fetchone(), strict=True))
+    assert [row[name] for name in ("run_id", "status", "seed", "command")] == [log.run_id, "running", 4, "python x.py"]
+    assert json.loads(row["versions"])["numpy"] == np.__version__
+    assert json.loads((tmp_path / f"{log.run_id}_config.json").read_text()) == {"seed": 4, "dataset": "x"}
+    log.update(status="done", stage_seconds={"align": 0.5}, offset_xyz=(1, 2, 3))
+    with sqlite3.connect(tmp_path / "pipeline_runs.sqlite") as db:
+        assert db.execute("SELECT status, stage_seconds, offset_xyz FROM runs").fetchone() == (
+            "done",
+            '{"align": 0.5}',
+            "[1, 2, 3]",
+        )
+    with pytest.raises(ValueError, match="no column colour"):
+        log.update(colour=1)
+
+
+def _many_updates(folder):
+    log = RunLog(folder, {"seed": 0}, "x")
+    for step in range(25):
+        log.update(status=f"step {step}")
+
+
+def test_runs_at_once_share_the_log(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_many_updates, args=(tmp_path,)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    with sqlite3.connect(tmp_path / "pipeline_runs.sqlite") as db:
+        assert db.execute("SELECT status FROM runs").fetchall() == [("step 24",)] * 3
+
+
+def test_a_log_that_is_no_database(tmp_path):
+    (tmp_path / "pipeline_runs.sqlite").write_text("this is not a database, it is a text of some length\n" * 20)
+    with pytest.raises(UserError, match="cannot write the run log"):
+        RunLog(tmp_path, {}, "x")
+
+
+def test_the_stopwatch_sees_memory_and_keeps_a_failed_stage():
+    watch = Stopwatch()
+    with watch.stage("small"):
+        pass
+    with watch.stage("large"):
+        np.ones(40 * 2**17).sum()  # 40 MiB
+    with pytest.raises(RuntimeError), watch.stage("fails"):
+        raise RuntimeError
+    assert list(watch.seconds) == ["small", "large", "fails"]
+    assert watch.peak_mib["large"] >= watch.peak_mib["small"] + 30
