@@ -27,7 +27,7 @@ def parser():
     "argv", [["--min_score", "2", "--no_align", "--save-this"], ["--min-score=2", "--no-align", "--save_this"]]
 )
 def test_flags_accept_both_spellings(argv):
-    args = cli.parse(parser(), argv.split())
+    args = cli.parse(parser(), argv)
     assert (args.min_score, args.no_align, args.save_this) == (2.0, True, True)
 
 

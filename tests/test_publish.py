@@ -15,8 +15,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from emlib.errors import UserError
+from emlib.publish.candidate_arrows import directions
 from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, save_figure
 from emlib.publish.graph_layout import edge_table, layout, strongest_part
+from emlib.publish.number_formats import format_value
 from emlib.publish.page import Page, scale_bar, set_extent
 from emlib.publish.report import (
     Artefact,
@@ -25,7 +27,6 @@ from emlib.publish.report import (
     ReportContext,
     Table,
     Timing,
-    format_value,
     render_report,
 )
 from emlib.publish.style import label_colours, outline, overlay
@@ -204,6 +205,17 @@ def test_figure2_shows_the_section_with_most_candidates():
     assert "sections z = 8 ± 1 have most (4)" in words(figure2(*volume()[2:], table, (10, 10, 10), 0.4))
 
 
+def test_arrows_point_from_pre_to_post():
+    labels = np.ones((1, 20, 20), int)
+    labels[:, :, 10:] = 2
+    table = pd.DataFrame({"z": 0, "y": 10, "x": [10, 10, 2], "pre_id": [1, 2, 1], "post_id": [2, 1, 9]})
+    way = directions(table, labels, (10, 10))
+    assert way[:2] == pytest.approx(np.array([[0, 1], [0, -1]]))
+    assert np.isnan(way[2]).all()
+    table[ENDS] = [[0, 5, 5, 0, 8, 1]] * 3
+    assert directions(table, labels, (10, 10))[0] == pytest.approx([0.6, -0.8])
+
+
 def test_figure3_counts_what_it_shows():
     big = graph(10_000)
     part = strongest_part(edge_table(big))
@@ -343,7 +355,7 @@ def test_report_in_a_browser(tmp_path):
     """All pictures decode, the page is no wider than a phone, and nothing but the page itself is asked for."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
-        pytest.skip("no chromium or google-chrome on this machine")
+        pytest.skip("neither chromium nor google-chrome is installed")
     page = tmp_path / "report.html"
     # The report itself runs no script; this one is added to read what the browser made of it.
     probe = """<script>addEventListener("load", () => { document.title = "PROBE " + [

@@ -55,7 +55,8 @@ def figure3(graph: nx.DiGraph, note: str | None = None) -> Figure:
         subtitle += f" {plural(loops, 'connection')} of a neurite with itself not drawn."
     page = Page(WIDTH, GRAPH[1] + 0.36, title, note, subtitle)
     right = WIDTH - MARGIN - SIDE
-    page.text(MARGIN, 0.22, "a  Strongest connections", size=PANEL_PT, va="bottom")
+    which = "All" if len(part.source) == len(edges) else "Strongest"
+    page.text(MARGIN, 0.22, f"a  {which} connections", size=PANEL_PT, va="bottom")
     page.text(right, 0.22, "b  Neurites with at least this many partners", size=PANEL_PT, va="bottom")
     among = min(len(part.nodes), MATRIX_NODES)
     caption = f"c  Weights among the {among} strongest" if among else "c  Weights"
@@ -83,7 +84,7 @@ def _draw_graph(page: Page, box: tuple, part: Strongest, edges: pd.DataFrame) ->
         spine.set_edgecolor(PALE)
     size = 7.5 if len(part.nodes) <= 30 else 6.5
     longest = max(len(str(node)) for node in part.nodes)
-    room = (max(25.0, longest * size * 0.66 + 4), 25.0)
+    room = (max(27.0, longest * size * 0.66 + 4), 27.0)
     xy = layout(part.source, part.target, len(part.nodes), width * 72, height * 72, room)
 
     proper = edges[edges["source"] != edges["target"]]
@@ -91,7 +92,7 @@ def _draw_graph(page: Page, box: tuple, part: Strongest, edges: pd.DataFrame) ->
     degree = partners.reindex(part.nodes).to_numpy(float)
     sent = edges.groupby("source")["weight"].sum().reindex(part.nodes, fill_value=0).to_numpy(float)
     taken = edges.groupby("target")["weight"].sum().reindex(part.nodes, fill_value=0).to_numpy(float)
-    radius = 5 + 7 * np.sqrt(degree / degree.max())
+    radius = np.clip(longest * size * 0.3, 5, 8) + 7 * np.sqrt(degree / degree.max())  # ids fit the nodes, if short
 
     curves, heads, widths, shade = _arrows(xy, radius, part)
     axes.add_collection(LineCollection(curves, linewidths=widths, colors=shade, capstyle="butt"), autolim=False)

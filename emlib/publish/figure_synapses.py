@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.ticker import MaxNLocator
 
+from emlib.publish.candidate_arrows import directions, draw_arrows, window_around
 from emlib.publish.page import MARGIN, PANEL_PT, TEXT_PT, Page, scale_bar, set_extent
 from emlib.publish.style import (
-    BLACK,
     INK,
     POST,
     PRE,
@@ -33,8 +33,6 @@ MAIN = 5.7  # inches: the longer side of the section
 CROPS = 6
 CROWD = 60  # candidates in one picture above which their marks get smaller
 CROP_NM = 600.0
-AROUND_NM = 160.0  # square around a candidate in which the sides of its two neurites are looked up
-ENDS = ["pre_z", "pre_y", "pre_x", "post_z", "post_y", "post_x"]
 
 
 def figure2(
@@ -92,7 +90,7 @@ def figure2(
     axes = page.picture(MARGIN, 0.26, w, h, picture, f"a  Aligned EM, z = {z} (candidates of z ± 1)")
     set_extent(axes, (height, width))
     colours = Normalize(*_score_range(candidates, min_score))
-    handles = _draw_candidates(axes, shown, _directions(shown, labels, (vy, vx)), colours)
+    handles = _draw_candidates(axes, shown, directions(shown, labels, (vy, vx)), colours)
     if truth_synapses is not None:
         near = truth_synapses[(truth_synapses["z"] - z).abs() <= 1]
         axes.scatter(near["x"], near["y"], s=110, marker="s", facecolors="none", edgecolors="white", linewidths=2.2)
@@ -111,7 +109,7 @@ def figure2(
         _legend(page, pair, right, crops_top - 0.16)
     else:
         page.message(right, crops_top, side, 1.0, "There is no candidate to enlarge.")
-    ways = _directions(best, labels, (vy, vx))
+    ways = directions(best, labels, (vy, vx))
     for i, candidate in enumerate(best.itertuples(index=False)):
         left, top = right + (i % 3) * (cell + 0.12), crops_top + 0.24 + (i // 3) * (cell + 0.3)
         axes = _crop(page, (left, top, cell), aligned, labels, candidate, ways[i], (vy, vx))
@@ -144,66 +142,25 @@ def _colours(scores: np.ndarray, norm: Normalize) -> np.ndarray:
     return colormaps[SCORES](0.15 + 0.85 * np.asarray(norm(scores)))
 
 
-def _directions(candidates: pd.DataFrame, labels: np.ndarray, pixel_nm: tuple[float, float]) -> np.ndarray:
-    """Return a unit vector (y, x) per candidate from its presynaptic to its postsynaptic side; NaN if unknown.
-
-    Taken from the columns pre_z … post_x if they are there, else from where the two neurites lie around the candidate.
-    """
-    if set(ENDS) <= set(candidates.columns):
-        way = candidates[["post_y", "post_x"]].to_numpy(float) - candidates[["pre_y", "pre_x"]].to_numpy(float)
-    else:
-        way = np.full((len(candidates), 2), np.nan)
-        for i, candidate in enumerate(candidates.itertuples(index=False)):
-            window = _window(candidate, labels, AROUND_NM, pixel_nm)
-            around = labels[window]
-            pre, post = (np.argwhere(around == neurite) for neurite in (candidate.pre_id, candidate.post_id))
-            if len(pre) and len(post):
-                way[i] = post.mean(0) - pre.mean(0)
-    way = way * pixel_nm
-    length = np.linalg.norm(way, axis=1, keepdims=True)
-    return way / np.where(length > 0, length, np.nan)
-
-
-def _window(candidate, labels: np.ndarray, nm: float, pixel_nm: tuple[float, float]) -> tuple[int, slice, slice]:
-    """Return the section and the square of ``nm`` a side around a candidate, moved inwards at the border."""
-    spans = []
-    for centre, size, step in zip((candidate.y, candidate.x), labels.shape[1:], pixel_nm, strict=True):
-        length = min(size, max(2, round(nm / step)))
-        start = int(np.clip(round(centre) - length // 2, 0, size - length))
-        spans.append(slice(start, start + length))
-    return int(np.clip(round(candidate.z), 0, len(labels) - 1)), *spans
-
-
-def _arrows(
-    axes: Axes, x: np.ndarray, y: np.ndarray, way: np.ndarray, colours: np.ndarray | str, inches: float
-) -> None:
-    """Draw arrows of one printed length, centred on x, y; ``way`` holds unit vectors (y, x), y pointing down."""
-    known = np.isfinite(way).all(1)
-    if not known.any():
-        return
-    colours = colours if isinstance(colours, str) else colours[known]
-    style = {"angles": "uv", "scale_units": "inches", "scale": 1 / inches, "pivot": "mid", "units": "inches"}
-    style.update(width=inches * 0.13, headwidth=3.4, headlength=3.6, headaxislength=3.4, minlength=0, minshaft=1)
-    v, u = -way[known, 0], way[known, 1]  # up is positive on paper
-    axes.quiver(x[known], y[known], u, v, color=colours, edgecolor=BLACK, linewidth=0.5, zorder=4, **style)
-
-
 def _draw_candidates(axes: Axes, shown: pd.DataFrame, way: np.ndarray, norm: Normalize) -> list[Line2D]:
-    """Draw a ring per candidate, coloured by score, and its arrow; return the entries of the legend."""
-    if not len(shown):
-        return []
-    colours = _colours(shown["score"].to_numpy(float), norm)
-    rings = {"s": 70 if len(shown) <= CROWD else 25, "facecolors": "none"}
-    axes.scatter(shown["x"], shown["y"], edgecolors="black", linewidths=3.2, **rings)
-    axes.scatter(shown["x"], shown["y"], edgecolors=colours, linewidths=1.8, **rings)
-    colour = colormaps[SCORES](0.65)
-    ring = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 1.8}
-    handles = [Line2D([], [], label="candidate, coloured by score as in b", markersize=8, color=colour, **ring)]
-    if np.isfinite(way).any():
+    """Draw an arrow per candidate, a ring where the direction is unknown, coloured by score; return legend entries."""
+    colours = _colours(shown["score"].to_numpy(float), norm) if len(shown) else np.zeros((0, 4))
+    colour, few, handles = colormaps[SCORES](0.65), len(shown) <= CROWD, []
+    known = np.isfinite(way).all(1)
+    if known.any():
         x, y = shown["x"].to_numpy(float), shown["y"].to_numpy(float)
-        _arrows(axes, x, y, way, colours, 0.25 if len(shown) <= CROWD else 0.15)
-        arrow = {"marker": ">", "markersize": 5, "linewidth": 2}
-        handles.append(Line2D([0, 1], [0, 0], label="from pre to post", color=colour, **arrow))
+        draw_arrows(axes, x, y, way, colours, 0.27 if few else 0.17)
+        arrow = {"marker": ">", "markersize": 6, "linewidth": 2}
+        handles.append(
+            Line2D([0, 1], [0, 0], label="candidate, from pre to post; colour: score", color=colour, **arrow)
+        )
+    if not known.all():
+        unknown = shown[~known]
+        rings = {"s": 70 if few else 25, "facecolors": "none"}
+        axes.scatter(unknown["x"], unknown["y"], edgecolors="black", linewidths=3.2, **rings)
+        axes.scatter(unknown["x"], unknown["y"], edgecolors=colours[~known], linewidths=1.8, **rings)
+        ring = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 1.8}
+        handles.append(Line2D([], [], label="candidate; colour: score", markersize=8, color=colour, **ring))
     return handles
 
 
@@ -250,7 +207,7 @@ def _crop(
 ) -> Axes:
     """Draw the surroundings of one candidate with the outlines of its two neurites."""
     left, top, side = box
-    window = _window(candidate, labels, CROP_NM, pixel_nm)
+    window = window_around(candidate, labels, CROP_NM, pixel_nm)
     em, ids = aligned[window], labels[window]
     real = [ids.shape[0] * pixel_nm[0], ids.shape[1] * pixel_nm[1]]
     h, w = side * real[0] / max(real), side * real[1] / max(real)
@@ -263,7 +220,7 @@ def _crop(
         axes.add_artist(line)  # add_patch would measure each of the many pieces
     x, y = np.array([candidate.x - window[2].start]), np.array([candidate.y - window[1].start])
     if np.isfinite(way).all():
-        _arrows(axes, x, y, way[None], "white", 0.24)
+        draw_arrows(axes, x, y, way[None], "white", 0.24)
     else:
         axes.scatter(x, y, s=40, marker="+", color="white", linewidths=1.5)
     return axes

@@ -3,7 +3,8 @@
 1. Estimate the shift of every section against its neighbours z-1 … z-reach.
 2. Score each estimate; drop those no better than sections that cannot match.
 3. Solve all remaining shifts at once, robustly, so that errors do not add up along z.
-4. Move every original section once.
+4. Leave what moves steadily from section to section in place: it is oblique tissue, not misplacement.
+5. Move every original section once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pandas as pd
 from scipy import ndimage as ndi
 
 from emlib.stages.global_shifts import misplacement, solve_path
-from emlib.stages.phase_correlation import Band, match, spectrum
+from emlib.stages.phase_correlation import Band, Match, match, spectrum
 from emlib.threads import map_threads
 
 
@@ -49,7 +50,27 @@ def align(volume: np.ndarray, settings: AlignSettings = AlignSettings()) -> tupl
     Raises
     ------
     ValueError
-        If ``volume`` is not three-dimensional, is empty or holds NaN.
+        If ``volume`` is not three-dimensional, is empty or holds NaN or infinity.
+
+    Notes
+    -----
+    Pairwise shifts follow Guizar-Sicairos et al. 2008 (see :mod:`emlib.stages.phase_correlation`); the joint solution
+    is least squares with Huber weights, as in the global alignment of Saalfeld et al. 2012.
+
+    Sections alone cannot tell a stack that was pushed over from neurites that run obliquely. Undoing all movement would
+    straighten the neurites and lead hundreds of sections away by tens of pixels, so the movement is split by its
+    character (:func:`emlib.stages.global_shifts.misplacement`): what is independent from section to section is undone,
+    what persists is kept. A well aligned stack therefore stays where it is, and a slow drift of the microscope stage
+    is not undone either. ``tissue_sections`` larger than the stack follows everything.
+
+    Whether rotation or stretch remains is for :func:`emlib.stages.translation_check.check_translation` to say.
+
+    Examples
+    --------
+    >>> section = np.random.default_rng(0).random((64, 64))
+    >>> shifts = align(np.stack([section, np.roll(section, 3, axis=1)]))[1]
+    >>> [float(dx) for dx in (shifts["dx"] - shifts.loc[0, "dx"]).round(1)]
+    [0.0, -3.0]
     """
     shifts, _ = estimate_shifts(volume, settings)
     return apply_shifts(np.asarray(volume, np.float32), shifts), shifts
@@ -58,23 +79,33 @@ def align(volume: np.ndarray, settings: AlignSettings = AlignSettings()) -> tupl
 def estimate_shifts(volume: np.ndarray, settings: AlignSettings = AlignSettings()) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Estimate the translation of each section.
 
+    Parameters
+    ----------
+    volume : (Z, Y, X) float array
+    settings : AlignSettings
+
     Returns
     -------
     shifts : DataFrame, one row per section
-        ``z``; ``dy, dx`` in pixels, what is to be applied, positive moves content down and right;
-        ``reliability`` in [0, 1]; ``residual_before_px`` and ``residual_after_px``, the median disagreement with the
-        neighbours; ``used``, False where no neighbour fits and the shift is filled in from the sections around.
+        ``z``; ``dy, dx`` in pixels, what is to be applied, positive moves content down and right, mean zero;
+        ``reliability`` in [0, 1]; ``residual_before_px`` and ``residual_after_px``, how far the sections that it
+        touches lie from where they match best (median, NaN where none fits; what remains after is mostly the movement
+        of tissue that is kept); ``used``, False where no section fits and the shift is filled in from those around.
     pairs : DataFrame, one row per compared pair
-        ``z0, z1, dy, dx, reliability, used``; ``dy, dx`` move section z1 onto z0.
+        ``z0, z1, dy, dx, reliability, used``; ``dy, dx`` move section z1 onto z0, pixels.
+
+    Raises
+    ------
+    ValueError
+        If ``volume`` is not three-dimensional, is empty or holds NaN or infinity.
     """
     volume = _checked(volume)
     depth, shape = len(volume), volume.shape[1:]
     spectra = map_threads(lambda section: spectrum(section, settings.band), volume)
     index = [(z - d, z) for d in range(1, settings.reach + 1) for z in range(d, depth)]
-    matches = map_threads(
-        lambda p: match(spectra[p[0]], spectra[p[1]], shape, settings.band, settings.max_shift_px),
-        index,
-    )
+    # Beyond 0.4 of a section too little is shared to match, and the transform wraps around.
+    furthest = min(settings.max_shift_px, 0.4 * min(shape))
+    matches = map_threads(lambda p: match(spectra[p[0]], spectra[p[1]], shape, settings.band, furthest), index)
     pairs = pd.DataFrame(index, columns=["z0", "z1"], dtype=np.int64)
     for name in ("dy", "dx"):
         pairs[name] = np.array([getattr(m, name) for m in matches], float)
@@ -83,7 +114,7 @@ def estimate_shifts(volume: np.ndarray, settings: AlignSettings = AlignSettings(
     return _solve(pairs, depth, settings), pairs
 
 
-def _reliability(matches) -> np.ndarray:
+def _reliability(matches: list[Match]) -> np.ndarray:
     """How far each peak stands above what sections that cannot match give: 0 not at all, towards 1 far above."""
     if not matches:
         return np.zeros(0)
@@ -113,12 +144,13 @@ def _solve(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> pd.DataF
             path[~linked, axis] = np.interp(sections[~linked], sections[linked], path[linked, axis])
         moves = misplacement(path) if depth >= settings.tissue_sections else path - path.mean(axis=0)
 
-    near = z1 - z0 == 1
-    near = near if near.any() else np.ones_like(near)
-    before = np.hypot(*measured[near].T)
-    after = np.hypot(*(measured - (moves[z1] - moves[z0]))[near].T)
-    z0, z1, reliability = z0[near], z1[near], reliability[near]
-    rows = [np.flatnonzero((z0 == z) | (z1 == z)) for z in range(depth)]
+    before = np.hypot(*measured.T)
+    after = np.hypot(*(measured - (moves[z1] - moves[z0])).T)
+    rows: list[list[int]] = [[] for _ in range(depth)]
+    for row in np.argsort(z1 - z0, kind="stable"):  # the nearest first: a section is judged by those it touches
+        for z in (z0[row], z1[row]):
+            if z1[row] - z0[row] == 1 or not rows[z]:
+                rows[z].append(row)
 
     def median(values: np.ndarray, empty: float) -> list[float]:
         return [float(np.median(values[r])) if len(r) else empty for r in rows]
@@ -152,7 +184,12 @@ def apply_shifts(volume: np.ndarray, shifts: pd.DataFrame, *, order: int = 1, fi
     Returns
     -------
     (Z, Y, X) array
-        The dtype is kept; integers are rounded.
+        The dtype is kept; integers are rounded. Where nothing is to be moved, voxels are returned bit for bit.
+
+    Raises
+    ------
+    ValueError
+        If sections and shifts differ in number, or ``order`` is neither 0 nor 1.
     """
     volume = np.asarray(volume)
     if volume.ndim != 3 or len(shifts) != len(volume):
@@ -168,7 +205,7 @@ def apply_shifts(volume: np.ndarray, shifts: pd.DataFrame, *, order: int = 1, fi
         section = volume[z]
         for axis in range(2):
             section = _move(section, moves[z, axis], axis, fill)
-        if np.issubdtype(out.dtype, np.integer) and section.dtype != out.dtype:
+        if out.dtype.kind in "iub" and section.dtype != out.dtype:
             section = np.rint(section)
         out[z] = section
 
@@ -183,7 +220,8 @@ def _move(section: np.ndarray, by: float, axis: int, fill: str | float) -> np.nd
     near = _move_whole(section, whole, axis, fill)
     if part == 0:
         return near
-    kind = np.float32 if section.dtype.itemsize <= 4 else np.float64
+    small = section.dtype.itemsize <= (4 if section.dtype.kind == "f" else 2)
+    kind = np.float32 if small else np.float64
     far = _move_whole(section, whole + 1, axis, fill)
     return near.astype(kind) * kind(1 - part) + far.astype(kind) * kind(part)
 
@@ -203,11 +241,18 @@ def _move_whole(section: np.ndarray, by: int, axis: int, fill: str | float) -> n
 def simulate_misalignment(volume: np.ndarray, px: float, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
     """Move each section by a random shift, to show and test alignment.
 
+    Parameters
+    ----------
+    volume : (Z, Y, X) array
+    px : float
+        Standard deviation of the shifts along each axis, pixels.
+    seed : int
+
     Returns
     -------
     moved : (Z, Y, X) array, dtype as given
     added : DataFrame
-        ``z, dy, dx``: what was added to each section, N(0, ``px``) along each axis.
+        ``z, dy, dx``: what was added to each section, N(0, ``px``) along each axis; cubic splines, edges repeated.
     """
     volume = np.asarray(volume)
     added = np.random.default_rng(seed).normal(0, px, (len(volume), 2))

@@ -2,7 +2,7 @@
 
 1. Scale the grey values of the stored type to [0, 1].
 2. Per section: a light Gaussian against shot noise, then contrast-limited adaptive histogram equalisation (CLAHE).
-3. A section without contrast stays constant, and a blank patch stays as it is scaled: nothing is invented there.
+3. A section without contrast is left as it is: equalising would only bring out its noise.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from scipy import ndimage as ndi
 from skimage.exposure import equalize_adapthist
 
 from emlib.threads import map_threads
+
+_FLAT = 2 / 255  # a section with less contrast holds nothing that equalising could bring out but noise
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ def preprocess(volume: np.ndarray, settings: PreprocessSettings = PreprocessSett
 
     Notes
     -----
-    CLAHE follows Zuiderveld 1994 in the implementation of scikit-image. It runs at 0.1 s for a section of 1024² and
-    5 ms for one of 256² on one core, near enough to the Gaussian before it that code of our own would not pay.
+    CLAHE follows Zuiderveld 1994 in the implementation of scikit-image: 0.1 s for a section of 1024² and 5 ms for one
+    of 256², with little gain from threads (measured with ``benchmarks/alignment.py``), which is below a tenth of what
+    the segmentation of the same volume takes.
 
     Examples
     --------
@@ -89,7 +92,7 @@ def _equalise(section: np.ndarray, settings: PreprocessSettings) -> np.ndarray:
         return section  # CLAHE would divide by a range of zero
     smooth = ndi.gaussian_filter(section, settings.sigma_px) if settings.sigma_px > 0 else section
     np.clip(smooth, 0, 1, out=smooth)  # rounding of the filter
-    if settings.clip_limit <= 0 or smooth.min() == smooth.max():
+    if settings.clip_limit <= 0 or np.ptp(smooth) < _FLAT:
         return smooth
     kernel = [max(n // settings.tiles, 1) for n in smooth.shape]
     return equalize_adapthist(smooth, kernel_size=kernel, clip_limit=settings.clip_limit).astype(np.float32)

@@ -24,7 +24,7 @@ __all__ = ["Phantom", "PhantomSettings", "make_phantom"]
 
 FINE_NM = 10.0  # sections are averaged from layers of about this thickness
 MARGIN_PX = 12  # around the sections before jitter, enough for 2 px of it
-LARGEST = 5e8  # drawn voxels: some 5 GB and two minutes
+LARGEST = 3e8  # drawn voxels: some 6 GB and two minutes
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PhantomSettings:
     jitter_px: float = 1.0
     drift: float = 4.0
     noise: float = 9.0
-    blur_nm: float = 3.2
+    blur_nm: float = 2.5
     mitochondria: float = 0.06
     synapses_per_um3: float = 2.5
     damaged_section: int | bool | None = None
@@ -79,6 +79,8 @@ class PhantomSettings:
         for name in ("jitter_px", "drift", "noise", "blur_nm", "synapses_per_um3"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.jitter_px > 32:
+            raise ValueError(f"jitter_px must be at most 32, got {self.jitter_px}")
         if not 0 <= self.mitochondria <= 0.3:
             raise ValueError(f"mitochondria must be a volume share from 0 to 0.3, got {self.mitochondria}")
         if self.damage not in DAMAGE:
@@ -107,6 +109,7 @@ class Phantom:
         Neurites 1 … N, each one 26-connected piece; 0 on membranes only. A neurite whose parts meet outside the volume
         has one id for each part.
     membranes, mitochondria, vesicles : (Z, Y, X) bool arrays
+        Vesicles at synapses and in transit.
     clefts : (Z, Y, X) int32 array
         Row of ``synapses`` plus one, 0 elsewhere.
     synapses : DataFrame
@@ -172,8 +175,9 @@ def make_phantom(settings: PhantomSettings = PhantomSettings()) -> Phantom:
     painter = Painter(tissue, sections)
     mitochondria = draw_mitochondria(painter, settings.mitochondria, np.random.default_rng([settings.seed, 2]))
     rng = np.random.default_rng([settings.seed, 3])
-    clefts, positions, vesicles = draw_synapses(painter, mitochondria, inner, settings.synapses_per_um3, rng)
+    clefts, positions = draw_synapses(painter, mitochondria, inner, settings.synapses_per_um3, rng)
     draw_cytoplasm(painter, np.random.default_rng([settings.seed, 4]))
+    vesicles = painter.vesicles
     em, labels, membranes = expose(tissue, sections, painter.dark, settings.blur_nm, settings.seed)
     del tissue, painter
     masks = [labels, membranes, mitochondria, vesicles, clefts]

@@ -12,7 +12,7 @@ from emlib.volumes.phantom.tissue import DEPTH_STEP_NM
 
 MICROTUBULE_RADIUS_NM = 10.0  # middle of the wall; 25 nm outer diameter
 MICROTUBULES_PER_UM2, RETICULUM_PER_UM2 = 110.0, 8.0  # of cross-section; 50 to 150 microtubules in thin axons
-RIBOSOMES_PER_UM3, VESICLES_PER_UM3 = 9000, 600  # upper bounds: what falls on membranes is dropped
+RIBOSOMES_PER_UM3, VESICLES_PER_UM3 = 9000, 1500  # upper bounds: what falls on membranes is dropped
 WALL_NM, WALL_STAIN = 6.0, 75.0  # thickness in nm and grey levels of the walls of tubes
 
 
@@ -43,13 +43,13 @@ def draw_cytoplasm(painter: Painter, rng: np.random.Generator) -> None:
     low, high = np.asarray(grid.origin), np.asarray(grid.origin) + grid.extent
     ribosomes = rng.uniform(low, high, (int(RIBOSOMES_PER_UM3 * volume), 3))
     points = (ribosomes[:, None] + 10 * rng.standard_normal((len(ribosomes), 5, 3))).reshape(-1, 3)
-    strength = np.repeat(rng.exponential(1, len(ribosomes)), 5)
-    painter.dust(points, strength * 180 * 4 / 3 * np.pi * 11**3 / 5, None, 14)
+    strength = np.repeat(rng.gamma(2.0, 0.5, len(ribosomes)), 5)
+    painter.dust(points, strength * 110 * 4 / 3 * np.pi * 11**3 / 5, None, 14)
     # vesicles in transit: some neurites are full of them, most hold few
     stray = rng.uniform(low, high, (int(VESICLES_PER_UM3 * volume), 3))
     voxel, _ = grid.locate(stray)
     owner = tissue.owner.reshape(-1)[voxel]
-    chance = rng.beta(0.4, 1.2, int(tissue.owner.max()) + 1)[owner]
+    chance = rng.beta(0.4, 1.0, int(tissue.owner.max()) + 1)[owner]
     kept = (tissue.depth.reshape(-1)[voxel] * DEPTH_STEP_NM > 24) & (rng.random(len(stray)) < chance)
     draw_vesicles(painter, stray[kept], owner[kept], rng)
 

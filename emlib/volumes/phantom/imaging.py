@@ -12,7 +12,7 @@ from emlib.volumes.phantom.tissue import DEPTH_STEP_NM, Tissue
 CYTOPLASM, MEMBRANE_STAIN = 160.0, 98.0  # grey level, and grey levels off at the middle of a membrane
 MEMBRANE_NM = 8.0  # half of two bilayers (7 to 8 nm each) and the cleft between them (10 to 20 nm, partly stained)
 CORE_NM = 5.0  # labels stop this far from the wall: leaves a seam of one to two voxels and does not cut thin neurites
-GRAIN_NM = 5.0  # sd of the blur of organelles: no stain is sharper than its grains
+GRAIN_NM = 3.0  # sd of the blur of organelles: no stain is sharper than its grains
 DARKEST = 115.0  # organelles take off no more than this many grey levels: stain saturates
 DAMAGE = ("black", "partial", "fold")
 
@@ -46,7 +46,7 @@ def expose(
     grey[rng.random(count) < 0.04] -= 30  # a few neurites stain dark throughout
     depth = np.arange(256, dtype=np.float32) * np.float32(DEPTH_STEP_NM)
     # two leaflets side by side with a lighter cleft between
-    profile = np.exp(-0.5 * ((depth - 5) / 3.5) ** 2) + 0.8 * np.exp(-0.5 * (depth / 3.5) ** 2)
+    profile = np.exp(-0.5 * ((depth - 4.5) / 3.2) ** 2) + 0.8 * np.exp(-0.5 * (depth / 3.2) ** 2)
     profile = (MEMBRANE_STAIN * np.minimum(profile, 1)).astype(np.float32)
     wall = (depth <= MEMBRANE_NM).astype(np.float32)
     em = np.empty(sections.shape, np.float32)

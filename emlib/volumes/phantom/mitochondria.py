@@ -14,7 +14,19 @@ GAP_NM = 18.0  # cytoplasm that is left under the plasma membrane
 
 
 def draw_mitochondria(painter: Painter, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Mitochondria along the thicker neurites up to a volume fraction; returns their mask on the section grid."""
+    """Draw mitochondria along the thicker neurites.
+
+    Parameters
+    ----------
+    painter : Painter
+    fraction : float
+        Share of the volume that is aimed at.
+    rng : numpy Generator
+
+    Returns
+    -------
+    (Z, Y, X) bool array on the section grid
+    """
     tissue, grid = painter.tissue, painter.tissue.grid
     lines = tissue.skeletons
     mask = np.zeros(painter.sections.shape, bool)
@@ -83,12 +95,13 @@ def _grey(inward: np.ndarray, where: list[np.ndarray], spine: np.ndarray, rng: n
     """Darkness of two membranes, matrix and cristae; ``inward`` and ``where`` in nm."""
     axis = spine[-1] - spine[0]
     axis = axis / max(np.linalg.norm(axis), 1e-6) + 0.6 * rng.standard_normal(3)
+    axis[0] *= 0.5  # steep lamellae: those that lie in the section are not seen
     axis /= np.linalg.norm(axis)
     period = rng.uniform(*CRISTA_SPACING_NM)
     place = sum(w * a for w, a in zip(where, axis, strict=True))
     for wave in rng.standard_normal((3, 3)) / 45:
         place = place + 9 * np.sin(sum(w * a for w, a in zip(where, wave, strict=True)) + rng.uniform(0, 2 * np.pi))
-    lamella = np.exp(-0.5 * ((((place / period) % 1) - 0.5) * period / 9) ** 2)
+    lamella = np.exp(-0.5 * ((((place / period) % 1) - 0.5) * period / 7) ** 2)
     inner = 1 / (1 + np.exp(-(inward - 11) / 2))
     outer = np.exp(-0.5 * ((inward - 3) / 5) ** 2) + 0.7 * np.exp(-0.5 * ((inward - 18) / 4.5) ** 2)
-    return 50 * outer + inner * (rng.normal(80, 8) + rng.choice([-40, 30]) * lamella)
+    return 50 * outer + inner * (rng.normal(80, 8) + rng.choice([-55, 35]) * lamella)

@@ -117,7 +117,7 @@ def _walk(
     return points[part], radii[part]
 
 
-def relax(lines: Skeletons, rounds: int = 16, renew: int = 4) -> Skeletons:
+def relax(lines: Skeletons, rounds: int = 12, renew: int = 4) -> Skeletons:
     """Push centre lines of different neurites apart until few overlap; branches stay on their trunks.
 
     Neighbours are looked up anew every ``renew`` rounds.
@@ -132,7 +132,7 @@ def relax(lines: Skeletons, rounds: int = 16, renew: int = 4) -> Skeletons:
     classes = [np.flatnonzero(obstacle & (radius >= a) & (radius < b)) for a, b in CLASSES]
     for turn in range(rounds):
         if turn % renew == 0:
-            near = np.concatenate([_neighbours(points, part, 6) for part in classes if len(part)], axis=1)
+            near = np.concatenate([_neighbours(points, part, 5) for part in classes if len(part)], axis=1)
             reach = radius[:, None] + radius[near]
             share = radius[near] / reach  # the thinner one gives way
             share[lines.neurite[near] == lines.neurite[:, None]] = 0

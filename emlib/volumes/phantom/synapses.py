@@ -17,11 +17,30 @@ APART_NM = 280.0  # least distance between synapses
 
 def draw_synapses(
     painter: Painter, avoid: np.ndarray, inner: tuple[np.ndarray, np.ndarray], per_um3: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Synapses at contacts of two neurites; returns clefts, positions (S, 3, 3) in nm and vesicles."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw synapses, with their vesicles, where two neurites touch.
+
+    Parameters
+    ----------
+    painter : Painter
+    avoid : (Z, Y, X) bool array
+        Mitochondria on the section grid.
+    inner : two (3,) arrays
+        Corners in nm of the box that positions keep to.
+    per_um3 : float
+        Density that is aimed at; crowded or thin tissue may hold fewer.
+    rng : numpy Generator
+
+    Returns
+    -------
+    clefts : (Z, Y, X) int32 array
+        Row of ``positions`` plus one, 0 elsewhere.
+    positions : (S, 3, 3) float array
+        Of the cleft and of a point in the presynaptic and the postsynaptic neurite, (z, y, x) in nm, in the middle of
+        sections.
+    """
     tissue, grid, sections = painter.tissue, painter.tissue.grid, painter.sections
     clefts = np.zeros(sections.shape, np.int32)
-    vesicles = np.zeros(sections.shape, bool)
     found: list[np.ndarray] = []
     goal = max(1, round(per_um3 * float(np.prod(inner[1] - inner[0])) * 1e-9)) if per_um3 > 0 else 0
     tries = rng.uniform(inner[0], inner[1], (6000 + 1500 * goal, 3))
@@ -37,8 +56,8 @@ def draw_synapses(
             continue
         found.append(contact.positions)
         _draw_junction(painter, contact, clefts, len(found), rng)
-        _draw_vesicles(painter, contact, vesicles, avoid, rng)
-    return clefts, np.array(found).reshape(-1, 3, 3), vesicles
+        _draw_cloud(painter, contact, avoid, rng)
+    return clefts, np.array(found).reshape(-1, 3, 3)
 
 
 @dataclass
@@ -120,9 +139,7 @@ def _draw_junction(painter: Painter, contact: Contact, clefts: np.ndarray, name:
     clefts.reshape(-1)[voxel[share >= 0.4]] = name
 
 
-def _draw_vesicles(
-    painter: Painter, contact: Contact, mask: np.ndarray, avoid: np.ndarray, rng: np.random.Generator
-) -> None:
+def _draw_cloud(painter: Painter, contact: Contact, avoid: np.ndarray, rng: np.random.Generator) -> None:
     """A cloud of vesicles that do not overlap, around the T-bar."""
     tissue, sections = painter.tissue, painter.sections
     centre = contact.positions[0] + 70 * contact.normal
@@ -141,10 +158,3 @@ def _draw_vesicles(
         if not len(kept) or ((kept - point) ** 2).sum(axis=1).min() > (VESICLE_NM + 4) ** 2:
             kept = np.vstack([kept, point])
     draw_vesicles(painter, kept, contact.pre, rng)
-    radius = VESICLE_NM / 2
-    for point in kept:
-        box = sections.window(point - radius, point + radius)
-        at = [(sections.centres(a, box[a]) - point[a]) ** 2 for a in range(3)]
-        # a section shows the vesicle's outline wherever it holds part of it
-        at[0] = np.maximum(np.sqrt(at[0]) - sections.pitch[0] / 4, 0) ** 2
-        mask[box] |= at[0][:, None, None] + at[1][:, None] + at[2] <= radius**2

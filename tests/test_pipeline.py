@@ -1,0 +1,412 @@
+"""run_pipeline.py as a user runs it: what it writes, what it says, and how it ends when something is wrong."""
+
+import json
+import os
+import resource
+import runpy
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emlib.runs import cli
+from emlib.volumes.tiff import write_tiff
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["--dataset", "sample://phantom", "--cutout", "96", "96", "12"]
+NO_NETWORK = {"INTERN_PROTOCOL": "http", "INTERN_HOST": "127.0.0.1:9", "INTERN_TOKEN": "public"}
+
+
+@pytest.fixture
+def pipeline(capsys, monkeypatch):
+    """Return a function that runs the script's main in this process and gives (exit code, stdout, stderr)."""
+    script = runpy.run_path(str(ROOT / "run_pipeline.py"))
+
+    def call(*argv):
+        argv = [str(a) for a in argv]
+        monkeypatch.setattr(sys, "argv", ["run_pipeline.py", *argv])
+        try:
+            code = cli.run(lambda: script["main"](argv))
+        except SystemExit as stop:
+            code = stop.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, run_script):
+    """One small run on the phantom, as a user types it."""
+    outdir = tmp_path_factory.mktemp("run") / "outputs"
+    done = run_script("run_pipeline.py", *SMALL, "--outdir", outdir)
+    assert done.returncode == 0, done.stderr
+    return outdir, done
+
+
+def row(outdir):
+    with sqlite3.connect(outdir / "runs" / "pipeline_runs.sqlite") as db:
+        db.row_factory = sqlite3.Row
+        return dict(db.execute("SELECT * FROM runs ORDER BY started DESC, rowid DESC").fetchone())
+
+
+def stack(shape=(12, 64, 64), seed=0):
+    """A small uint8 stack with blobs, so that it has structure."""
+    from scipy import ndimage
+
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), (1, 3, 3))
+    return (255 * (noise - noise.min()) / np.ptp(noise)).astype(np.uint8)
+
+
+def test_a_run_writes_what_the_documents_name(finished):
+    outdir, done = finished
+    expected = [
+        "data/em_cutout_u8_zyx.npy",
+        "data/em_preprocessed_f32_zyx.npy",
+        "data/em_aligned_float32_zyx.npy",
+        "data/boundaries_f16_zyx.npy",
+        "data/neurite_labels_i32_zyx.npy",
+        "tables/alignment_shifts.json",
+        "tables/synapse_candidates.csv",
+        "tables/graph_node_stats.csv",
+        "tables/graph_edges.csv",
+        "tables/graph.graphml",
+        "tables/scores.json",
+        "figures/Figure1_EM_preprocess_align_segment.png",
+        "figures/Figure1_EM_preprocess_align_segment.pdf",
+        "figures/Figure2_synapse_candidates_overlay.png",
+        "figures/Figure2_synapse_candidates_overlay.pdf",
+        "figures/Figure3_graph.png",
+        "figures/Figure3_graph.pdf",
+        "figures/Figure4_alignment_shifts.png",
+        "figures/Figure4_alignment_shifts.pdf",
+        "report.html",
+    ]
+    assert [name for name in expected if not (outdir / name).is_file()] == []
+    assert not [path for path in outdir.rglob(".*") if path.is_file()], "temporary files are left"
+    assert "neurites" in done.stdout and "VOI" in done.stdout and str(outdir / "report.html") in done.stdout
+
+
+def test_arrays_keep_shape_range_and_provenance(finished):
+    outdir, _ = finished
+    aligned = np.load(outdir / "data/em_aligned_float32_zyx.npy")
+    labels = np.load(outdir / "data/neurite_labels_i32_zyx.npy")
+    assert aligned.shape == labels.shape == (12, 96, 96)
+    assert aligned.dtype == np.float32 and 0 <= aligned.min() and aligned.max() <= 1
+    assert labels.dtype == np.int32 and labels.min() >= 0
+    sidecar = json.loads((outdir / "data/neurite_labels_i32_zyx.json").read_text())
+    assert sidecar["voxel_size_nm"] == [40.0, 8.0, 8.0] and sidecar["seed"] == 0
+    assert sidecar["synthetic"] and sidecar["source"]["uri"] == "sample://phantom"
+    assert not {"command", "time", "git_commit"} & set(sidecar)
+
+
+def test_tables_agree_with_each_other(finished):
+    outdir, _ = finished
+    candidates = pd.read_csv(outdir / "tables/synapse_candidates.csv")
+    assert list(candidates.columns[:6]) == ["z", "y", "x", "pre_id", "post_id", "score"]
+    edges = pd.read_csv(outdir / "tables/graph_edges.csv")
+    kept = candidates[candidates["score"] >= 0.1]
+    assert edges["weight"].sum() == len(kept)
+    nodes = pd.read_csv(outdir / "tables/graph_node_stats.csv")
+    assert set(nodes["node"]) == set(kept["pre_id"]) | set(kept["post_id"])
+    assert {"in_degree", "out_degree", "pagerank"} <= set(nodes.columns)
+
+
+def test_the_run_is_on_record(finished):
+    outdir, _ = finished
+    record = row(outdir)
+    assert (record["status"], record["dataset"], record["cutout_xyz"]) == ("done", "sample://phantom", "[96, 96, 12]")
+    assert set(json.loads(record["stage_seconds"])) == set(json.loads(record["stage_peak_mib"]))
+    assert json.loads(record["summary"])["scores"]["segmentation"]["voi"] > 0
+    assert (outdir / "runs" / f"{record['run_id']}_config.json").is_file()
+
+
+def test_the_same_command_gives_the_same_bytes(finished, tmp_path, run_script):
+    outdir, _ = finished
+    assert run_script("run_pipeline.py", *SMALL, "--outdir", tmp_path / "again").returncode == 0
+    for folder in ("data", "tables"):
+        names = sorted(path.name for path in (outdir / folder).iterdir())
+        assert names == sorted(path.name for path in (tmp_path / "again" / folder).iterdir())
+        for name in names:
+            again = tmp_path / "again" / folder / name
+            assert (outdir / folder / name).read_bytes() == again.read_bytes(), name
+
+
+def test_another_number_of_threads_gives_the_same_bytes(finished, tmp_path, run_script):
+    outdir, _ = finished
+    assert run_script("run_pipeline.py", *SMALL, "--threads", 1, "--outdir", tmp_path / "one").returncode == 0
+    for name in ("data/neurite_labels_i32_zyx.npy", "tables/synapse_candidates.csv", "tables/graph_edges.csv"):
+        assert (outdir / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+
+
+def test_the_laptop_command_without_network_uses_the_phantom_and_says_so(tmp_path, run_script):
+    command = ["--preset", "safe8gb", "--save_minimal", "--aligned_dtype", "float16"]
+    done = run_script("run_pipeline.py", *command, "--outdir", tmp_path, env=NO_NETWORK)
+    assert done.returncode == 0, done.stderr
+    assert "THIS RUN USES THE SYNTHETIC PHANTOM INSTEAD" in done.stderr
+    assert "SYNTHETIC PHANTOM, NOT REAL DATA" in done.stdout
+    aligned = np.load(tmp_path / "data/em_aligned_float16_zyx.npy")
+    assert aligned.shape == (48, 192, 192) and aligned.dtype == np.float16
+    for absent in ("em_cutout_u8_zyx", "em_preprocessed_f32_zyx", "boundaries_f16_zyx"):
+        assert not (tmp_path / f"data/{absent}.npy").exists()
+    for sidecar in (tmp_path / "data").glob("*.json"):
+        assert "SYNTHETIC" in json.loads(sidecar.read_text())["synthetic"]
+    record = row(tmp_path)
+    assert record["dataset"] == "bossdb://mulcahy2022/1h_L1/em" and "SYNTHETIC" in record["synthetic"]
+    assert "SYNTHETIC PHANTOM" in (tmp_path / "report.html").read_text()
+
+
+def test_without_fallback_an_unreachable_network_is_an_error(tmp_path, run_script):
+    done = run_script("run_pipeline.py", "--no-fallback", "--outdir", tmp_path, env=NO_NETWORK)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "cannot be reached" in done.stderr and row(tmp_path)["status"] == "failed"
+
+
+def test_a_4xx_never_falls_back(tmp_path, run_script):
+    code = (
+        "import http.server, threading\n"
+        "class Refuse(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): self.send_error(404)\n"
+        "    def log_message(self, *a): pass\n"
+        "s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Refuse)\n"
+        "print(s.server_port, flush=True); s.serve_forever()"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        host = f"127.0.0.1:{server.stdout.readline().strip()}"
+        done = run_script("run_pipeline.py", "--outdir", tmp_path, env={**NO_NETWORK, "INTERN_HOST": host})
+    finally:
+        server.kill()
+    assert done.returncode == 2 and "404" in done.stderr and "PHANTOM" not in done.stderr
+
+
+def test_until_stops_after_a_stage(pipeline, tmp_path):
+    code, _, _ = pipeline(*SMALL, "--until", "segment", "--outdir", tmp_path)
+    assert code == 0
+    assert (tmp_path / "data/neurite_labels_i32_zyx.npy").exists() and (tmp_path / "report.html").exists()
+    assert not (tmp_path / "tables/synapse_candidates.csv").exists()
+    code, _, _ = pipeline(*SMALL, "--until", "cutout", "--outdir", tmp_path / "first")
+    assert code == 0 and [p.name for p in (tmp_path / "first/data").glob("*.npy")] == ["em_cutout_u8_zyx.npy"]
+
+
+def test_enter_in_the_middle_with_labels_and_boundaries(pipeline, tmp_path):
+    em = stack()
+    write_tiff(tmp_path / "em.tif", em, (10, 10, 10))
+    labels = np.ones(em.shape, np.int32)
+    labels[:, :, 32:] = 7
+    np.save(tmp_path / "labels.npy", labels)
+    wall = np.zeros(em.shape, np.float32)
+    wall[:, :, 30:34] = 1
+    np.save(tmp_path / "wall.npy", wall)
+    base = ["--dataset", tmp_path / "em.tif", "--quiet"]
+    code, out, _ = pipeline(*base, "--labels", tmp_path / "labels.npy", "--outdir", tmp_path / "a")
+    assert code == 0 and out == ""
+    assert np.array_equal(np.load(tmp_path / "a/data/neurite_labels_i32_zyx.npy"), labels)
+    assert not (tmp_path / "a/data/boundaries_f16_zyx.npy").exists()
+    code, _, _ = pipeline(*base, "--boundaries", tmp_path / "wall.npy", "--outdir", tmp_path / "b")
+    assert code == 0
+    found = np.load(tmp_path / "b/data/neurite_labels_i32_zyx.npy")
+    assert not set(found[:, :, :28].ravel()) & set(found[:, :, 36:].ravel())
+
+
+def test_truth_scores_the_run_and_moves_with_the_sections(pipeline, tmp_path):
+    """Labels given as truth and as segmentation alike move by the same shifts, so they must agree perfectly."""
+    em = stack((10, 80, 80))
+    write_tiff(tmp_path / "em.tif", em, (40, 8, 8))
+    labels = np.arange(1, 101, dtype=np.uint8).reshape(10, 10).repeat(8, 0).repeat(8, 1)[None].repeat(10, 0)
+    np.save(tmp_path / "truth.npy", labels)
+    code, out, _ = pipeline(
+        *["--dataset", tmp_path / "em.tif", "--labels", tmp_path / "truth.npy", "--truth", tmp_path / "truth.npy"],
+        *["--cutout", 64, 64, 8, "--offset", 8, 4, 1, "--simulate-misalignment", 1.5, "--outdir", tmp_path / "out"],
+    )
+    assert code == 0 and "known shifts recovered" in out
+    scores = json.loads((tmp_path / "out/tables/scores.json").read_text())
+    assert scores["alignment"]["rms_px"] < 1.5
+    moved = np.load(tmp_path / "out/data/neurite_labels_i32_zyx.npy")
+    assert moved.shape == (8, 64, 64)
+
+
+def test_alignment_is_skipped_when_near_isotropic_unless_asked(pipeline, tmp_path):
+    write_tiff(tmp_path / "em.tif", stack(), (10, 10, 10))
+    base = ["--dataset", tmp_path / "em.tif", "--until", "align", "--quiet"]
+    for flags, skipped in (([], "near-isotropic"), (["--align"], None), (["--no-align"], "--no-align")):
+        assert pipeline(*base, *flags, "--outdir", tmp_path / "out")[0] == 0
+        record = json.loads((tmp_path / "out/tables/alignment_shifts.json").read_text())
+        assert (record["skipped"] is None) if skipped is None else (skipped in record["skipped"])
+        assert len(record["sections"]) == 12 and {"dy", "dx"} <= set(record["sections"][0])
+        if skipped:
+            pre = np.load(tmp_path / "out/data/em_preprocessed_f32_zyx.npy")
+            assert np.array_equal(pre, np.load(tmp_path / "out/data/em_aligned_float32_zyx.npy"))
+
+
+def test_seed_moves_the_cutout_and_offset_fixes_it(pipeline, tmp_path):
+    write_tiff(tmp_path / "em.tif", stack((20, 200, 200)), (40, 8, 8))
+    base = ["--dataset", tmp_path / "em.tif", "--cutout", 40, 40, 8, "--until", "cutout", "--quiet"]
+    offsets = []
+    for more in (["--seed", 1], ["--seed", 2], ["--offset", 3, 5, 7]):
+        assert pipeline(*base, *more, "--outdir", tmp_path / "out")[0] == 0
+        offsets.append(json.loads(row(tmp_path / "out")["offset_xyz"]))
+    assert offsets[0] != offsets[1] and offsets[2] == [3, 5, 7]
+    cut = np.load(tmp_path / "out/data/em_cutout_u8_zyx.npy")
+    assert np.array_equal(cut, stack((20, 200, 200))[7:15, 5:45, 3:43])
+
+
+def test_a_cutout_larger_than_the_volume_is_clipped_and_said(pipeline, tmp_path):
+    write_tiff(tmp_path / "em.tif", stack(), (40, 8, 8))
+    code, _, err = pipeline("--dataset", tmp_path / "em.tif", "--until", "cutout", "--outdir", tmp_path / "out")
+    assert code == 0 and "reaches beyond the volume" in err and "64 64 12" in err
+    assert "reaches beyond the volume" in (tmp_path / "out/report.html").read_text()
+
+
+def test_an_assumed_voxel_size_is_said(pipeline, tmp_path):
+    np.save(tmp_path / "em.npy", stack())
+    code, _, err = pipeline("--dataset", tmp_path / "em.npy", "--outdir", tmp_path / "out")
+    assert code == 0 and "assumed 40 × 8 × 8 nm" in err
+    assert "The voxel size was assumed" in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_black_section_survives(pipeline, tmp_path):
+    em = stack((12, 80, 80))
+    em[5] = 0
+    write_tiff(tmp_path / "em.tif", em, (40, 8, 8))
+    assert pipeline("--dataset", tmp_path / "em.tif", "--outdir", tmp_path / "out", "--quiet")[0] == 0
+    labels = np.load(tmp_path / "out/data/neurite_labels_i32_zyx.npy")
+    assert not labels[5].any() and labels[4].any()
+
+
+def _bad_inputs(folder):
+    """Pairs of arguments and what the one line must say."""
+    em = stack()
+    np.save(folder / "em.npy", em)
+    np.save(folder / "flat.npy", np.full((4, 8, 8), 9, np.uint8))
+    nan = em.astype(np.float32)
+    nan[3, 4, 5] = np.nan
+    np.save(folder / "nan.npy", nan)
+    np.save(folder / "plane.npy", em[0])
+    np.save(folder / "object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(folder / "short.npy", em[:5])
+    np.save(folder / "float_labels.npy", em.astype(np.float32))
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("x")
+    (folder / "bad.tif").write_bytes(b"II*\x00nothing")
+    good = ["--dataset", folder / "em.npy"]
+    return [
+        (["--dataset", folder / "absent.tif"], "no such file or folder"),
+        (["--dataset", folder / "empty"], "empty"),
+        (["--dataset", folder / "bad.tif"], "bad.tif"),
+        (["--dataset", folder / "flat.npy"], "single grey value 9"),
+        (["--dataset", folder / "nan.npy"], "NaN"),
+        (["--dataset", folder / "plane.npy"], "plane.npy"),
+        (["--dataset", folder / "object.npy"], "object"),
+        (["--dataset", "ftp://x/y"], "unknown scheme"),
+        (["--dataset", "sample://mouse"], "no such sample"),
+        (["--dataset", "bossdb://only"], "bossdb://"),
+        ([*good, "--cutout", 0, 8, 8], "not positive"),
+        ([*good, "--offset", 900, 0, 0], "outside"),
+        ([*good, "--preset", "huge"], "invalid choice: 'huge'"),
+        ([*good, "--voxel_size", 0, 1, 1], "must be above 0"),
+        ([*good, "--voxel_size", "nan", 1, 1], "must be above 0"),
+        ([*good, "--outdir", folder / "file"], "is a file; name a folder"),
+        ([*good, "--outdir", folder / "file" / "sub"], "cannot write"),
+        ([*good, "--set", "segment.multicut.bies=1"], "there is no 'bies'"),
+        ([*good, "--truth", folder / "short.npy"], "short.npy"),
+        ([*good, "--truth", folder / "float_labels.npy"], "must be integers"),
+        ([*good, "--labels", folder / "absent.npy"], "no such file"),
+        ([*good, "--boundaries", folder / "short.npy"], "short.npy"),
+    ]
+
+
+def test_bad_input_is_one_line_and_exit_code_2(pipeline, tmp_path):
+    for argv, expected in _bad_inputs(tmp_path):
+        more = [] if "--outdir" in argv else ["--outdir", tmp_path / "out"]
+        code, out, err = pipeline(*argv, *more, "--quiet")
+        line = [text for text in err.splitlines() if not text.startswith("warning: ")]
+        assert code == 2, (argv, err)
+        assert len(line) == 1 and expected in line[0] and "Traceback" not in err, (argv, err)
+        assert out == ""
+
+
+def _limit_file_size():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path):
+    """A limit on the size of files stands for the disk that is full."""
+    command = [sys.executable, str(ROOT / "run_pipeline.py"), *SMALL, "--outdir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_limit_file_size, cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "cannot write" in done.stderr
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_interrupt_ends_in_one_line_and_on_record(tmp_path):
+    command = [
+        sys.executable,
+        str(ROOT / "run_pipeline.py"),
+        "--dataset",
+        "sample://phantom",
+        "--outdir",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "runs").glob("*_config.json")) if (tmp_path / "runs").exists() else True:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.startswith("interrupted: ") and err.count("\n") == 1, err
+    assert row(tmp_path)["status"] == "interrupted"
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+def test_help_starts_at_once(run_script):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert run_script("run_pipeline.py", "--help").returncode == 0
+        seconds.append(time.perf_counter() - start)
+    assert "--save_minimal" in run_script("run_pipeline.py", "--help").stdout
+    assert run_script("run_pipeline.py", "--version").stdout.startswith("emlib ")
+
+
+def test_list_settings(run_script):
+    lines = run_script("run_pipeline.py", "--list_settings", "--min_score", "0.3").stdout.splitlines()
+    assert "graph.min_score=0.3" in lines and any(line.startswith("segment.multicut.bias=") for line in lines)
+
+
+def test_fetch_data_writes_a_phantom_that_the_pipeline_scores(tmp_path, run_script):
+    folder = tmp_path / "phantom"
+    done = run_script("fetch_data.py", "phantom", "--shape", 80, 72, 10, "--voxel_size", 40, 8, 8, "--output", folder)
+    assert done.returncode == 0, done.stderr
+    command = ["--dataset", folder / "em_u8_zyx.tif", "--truth", folder / "neurites_i32_zyx.tif", "--outdir", tmp_path]
+    done = run_script("run_pipeline.py", *command)
+    assert done.returncode == 0 and "against truth: VOI" in done.stdout, done.stderr
+    assert np.load(tmp_path / "data/neurite_labels_i32_zyx.npy").shape == (10, 72, 80)
+    assert json.loads((tmp_path / "data/neurite_labels_i32_zyx.json").read_text())["voxel_size_nm"] == [40, 8, 8]
+    wrong = run_script("fetch_data.py", "phantom", "--shape", 4, 4, 4, "--output", folder)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_fib25_command(real_data, tmp_path, run_script):
+    folder = real_data / "fib25-medulla"
+    command = ["--dataset", folder / "em_u8_zyx.tif", "--voxel_size", 10, 10, 10, "--cutout", 250, 250, 250]
+    done = run_script(
+        "run_pipeline.py", *command, "--truth", folder / "neurites_u16_zyx.tif", "--save_minimal", "--outdir", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "tables/scores.json").read_text())["segmentation"]
+    assert scores["voi"] <= 3.1 and scores["arand"] <= 0.31
+    assert row(tmp_path)["synthetic"] is None
+
+
+if os.name == "nt":  # limits of file size and interrupts work otherwise there
+    del test_a_full_disk_leaves_no_half_file, test_interrupt_ends_in_one_line_and_on_record
