@@ -13,7 +13,7 @@ from emlib.measure.shifts import recovery_error
 from emlib.pipeline.scoring import score_run
 from emlib.pipeline.state import Run
 from emlib.publish.run_report import publish
-from emlib.stages.align import apply_shifts, estimate_shifts, explained, simulate_misalignment
+from emlib.stages.align import apply_shifts, estimate_shifts, simulate_misalignment
 from emlib.stages.boundaries import intensity_boundaries, near_isotropic
 from emlib.stages.graph import build_graph, edge_table, node_table, to_graphml
 from emlib.stages.preprocess import preprocess
@@ -126,6 +126,8 @@ def _stored(aligned: np.ndarray, dtype: str) -> np.ndarray:
 
 def _alignment_quality(run: Run, aligned: np.ndarray, pairs: pd.DataFrame) -> dict[str, Any]:
     """Residuals, whether translation explains them, and the recovery error where the shifts are known."""
+    from emlib.stages.align import explained
+
     enough, message = explained(aligned, run.shifts, pairs, run.settings.stages.align)
     if not enough:
         run.warn(message)

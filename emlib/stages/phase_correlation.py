@@ -122,6 +122,8 @@ def match(first: np.ndarray, second: np.ndarray, shape: tuple[int, int], band: B
     -----
     As Guizar-Sicairos et al. 2008: the highest sample of the correlation, refined with the Fourier sum between the
     samples. Where they evaluate the sum on a finer grid, Newton steps go to its top, so nothing is rounded to a grid.
+    The tapered borders overlap less the larger the shift, which would pull the top towards zero; the sum is therefore
+    divided by the overlap of the two tapers.
     """
     height, width = _grid(shape, band)
     cross = first * second.conj()
@@ -130,7 +132,7 @@ def match(first: np.ndarray, second: np.ndarray, shape: tuple[int, int], band: B
     if not near.any():
         return Match(0.0, 0.0, 0.0, float(chance))
     row, column = np.unravel_index(np.argmax(near), near.shape)
-    y, x, peak = _climb(cross, float(dy[row]), float(dx[column]), shape, height)
+    y, x, peak = _climb(cross, float(dy[row]), float(dx[column]), shape, height, band.taper)
     return Match(y, x, peak, float(chance))
 
 
@@ -144,7 +146,9 @@ def _within(surface: np.ndarray, shape: tuple[int, int], reach: float) -> tuple[
     return surface[np.ix_(*inside)], shifts[0][inside[0]], shifts[1][inside[1]]
 
 
-def _climb(cross: np.ndarray, y: float, x: float, shape: tuple[int, int], height: int) -> tuple[float, float, float]:
+def _climb(
+    cross: np.ndarray, y: float, x: float, shape: tuple[int, int], height: int, taper: float
+) -> tuple[float, float, float]:
     """Go from a sample of the correlation to the top next to it; return its place in pixels and its height."""
     wy = 2j * np.pi * _signed(height) / shape[0]
     wx = 2j * np.pi * np.arange(cross.shape[1]) / shape[1]
@@ -152,7 +156,7 @@ def _climb(cross: np.ndarray, y: float, x: float, shape: tuple[int, int], height
     # Half a sample along each axis is where the top can be; a whole one allows for a slanting ridge.
     step = np.array([shape[0] / height, shape[1] / (2 * (cross.shape[1] - 1))])
     start = at = np.array([y, x])
-    best = None
+    best, most = (y, x, 0.0), -np.inf
     for _ in range(8):
         # Columns first, for the value and its first two derivatives along x at once. einsum, not BLAS: matrices this
         # narrow gain nothing from its threads, which get into the way of ours.
@@ -161,10 +165,11 @@ def _climb(cross: np.ndarray, y: float, x: float, shape: tuple[int, int], height
         ey = np.exp(wy * at[0])
         sums = (np.stack([ey, wy * ey, wy * wy * ey]) @ rows).real
         value = float(sums[0, 0])
-        if best is not None and value <= best[2]:
+        overlap, fall = zip(*(_overlap(n, taper, float(a)) for n, a in zip(shape, at, strict=True)), strict=True)
+        if value / np.prod(overlap) <= most:
             break
-        best = (float(at[0]), float(at[1]), value)
-        slope = np.array([sums[1, 0], sums[0, 1]])
+        best, most = (float(at[0]), float(at[1]), value), value / np.prod(overlap)
+        slope = np.array([sums[1, 0], sums[0, 1]]) - value * np.array(fall)
         bend = np.array([[sums[2, 0], sums[1, 1]], [sums[1, 1], sums[0, 2]]])
         if bend[0, 0] >= 0 or np.linalg.det(bend) <= 0:
             break  # not under a dome: keep what there is
@@ -175,14 +180,36 @@ def _climb(cross: np.ndarray, y: float, x: float, shape: tuple[int, int], height
     return best
 
 
+def _overlap(length: int, taper: float, shift: float) -> tuple[float, float]:
+    """What two tapers share at a shift in pixels, 1 at none, and the slope of its logarithm."""
+    shared = _overlaps(length, taper)
+    k = min(int(abs(shift)), len(shared) - 2)
+    part = min(abs(shift) - k, 1.0)
+    slope = (shared[k + 1] - shared[k]) if k or part else 0.0
+    value = float(shared[k] + part * (shared[k + 1] - shared[k]))
+    return value, float(np.sign(shift) * slope / value)
+
+
+@lru_cache(maxsize=16)
+def _overlaps(length: int, taper: float) -> np.ndarray:
+    window = _taper(length, taper)
+    shared = np.correlate(window, window, mode="full")[length - 1 :] / (window @ window)
+    # Beyond a small overlap there is nothing to correct by; a length of one leaves nothing to interpolate.
+    return np.maximum(np.append(shared, shared[-1]), 0.05)
+
+
 def _signed(n: int) -> np.ndarray:
     """0, 1, … and the negative half, in the order of the transform."""
     return np.fft.fftfreq(n, 1 / n)
 
 
+def _taper(length: int, taper: float) -> np.ndarray:
+    return tukey(length + 2, min(1.0, 2 * taper))[1:-1]
+
+
 @lru_cache(maxsize=8)
 def _window(shape: tuple[int, int], taper: float) -> np.ndarray:
-    y, x = (tukey(n + 2, min(1.0, 2 * taper))[1:-1] for n in shape)
+    y, x = (_taper(n, taper) for n in shape)
     return np.outer(y, x).astype(np.float32)
 
 

@@ -49,8 +49,7 @@ def preprocess(volume: np.ndarray, settings: PreprocessSettings = PreprocessSett
     Notes
     -----
     CLAHE follows Zuiderveld 1994 in the implementation of scikit-image: 0.1 s for a section of 1024² and 5 ms for one
-    of 256², with little gain from threads (measured with ``benchmarks/alignment.py``), which is below a tenth of what
-    the segmentation of the same volume takes.
+    of 256² on one core; threads gain little, because most of it runs in Python.
 
     Examples
     --------

@@ -43,8 +43,8 @@ NEURITES = 4  # looked at around a peak, the nearest ones; a section rarely show
 # Log-odds per unit of evidence: logistic regression on the peaks of the 14 training sections of drosophila-vnc, inside
 # a synapse mask or not, with the true and with the pipeline's own labels. The constant is moved so that the best F1 of
 # those sections falls on a score of 0.10, the threshold of the graph.
-EVIDENCE = {"density": 24.5, "breadth": 2.6, "grain": 5.6, "room": 3.0}
-CONSTANT = -28.0
+EVIDENCE = {"density": 19.6, "breadth": 13.7, "grain": 4.9, "room": 1.8}
+CONSTANT = -33.1
 # Log-odds of being the sender, from the neurite that the mask of each training synapse covers most.
 SENDER = {"share": 1.4, "dark": 1.3, "nearest": 1.0}
 
@@ -56,8 +56,8 @@ class SynapseSettings:
     sampling_nm: float = 9.2  # in-plane sampling; finer sections are averaged down to about this
     gap_nm: float = 40.0  # labels grow this far into background, so that they meet where a membrane was left out
     contact_nm: float = 20.0  # two neurites both this near make a contact
-    density_nm: float = 22.0  # Gaussian that turns a density into a peak while a membrane fades
-    breadth_nm: float = 40.0  # wider Gaussian: a density is broad as well
+    density_nm: float = 12.0  # Gaussian that turns a density into a peak while a membrane fades
+    breadth_nm: float = 30.0  # wider Gaussian: a density is broad as well
     grain_nm: tuple[float, float] = (8.0, 18.0)  # band between two Gaussians in which vesicles show
     grain_reach_nm: float = 250.0  # half side of the square in which it is averaged
     cytoplasm_nm: float = 150.0  # radius in which the neurites are judged
@@ -141,12 +141,12 @@ def _section(
     px = float(np.mean(np.multiply(step, voxel_size_nm[1:])))
     labels = _grow(labels, round(settings.gap_nm / px))
     dark = _darkness(em)
-    density = ndi.gaussian_filter(dark[0], settings.density_nm / px, truncate=TRUNCATE)
+    density = _blur(dark[0], settings.density_nm / px)
     contact = _contacts(labels, round(settings.contact_nm / px))
     y, x = _peaks(density, contact, round(settings.spacing_nm / px), settings.min_density)
     evidence = {
         "density": density[y, x],
-        "breadth": ndi.gaussian_filter(dark[0], settings.breadth_nm / px, truncate=TRUNCATE)[y, x],
+        "breadth": _blur(dark[0], settings.breadth_nm / px)[y, x],
         "grain": _grain(dark[0], px, settings)[y, x],
     }
     logit = CONSTANT + sum(EVIDENCE[name] * values.astype(np.float64) for name, values in evidence.items())
@@ -191,6 +191,11 @@ def _grow(labels: np.ndarray, pixels: int) -> np.ndarray:
     return labels
 
 
+def _blur(dark: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian that takes what lies outside for plain cytoplasm; a mirrored membrane would look twice as thick."""
+    return ndi.gaussian_filter(dark, sigma, mode="constant", truncate=TRUNCATE)
+
+
 def _contacts(labels: np.ndarray, radius: int) -> np.ndarray:
     """Where two different neurites lie in the square of this radius, in any of the planes."""
     size = 2 * max(1, radius) + 1
@@ -209,7 +214,7 @@ def _peaks(density: np.ndarray, contact: np.ndarray, radius: int, lowest: float)
 
 def _grain(dark: np.ndarray, px: float, settings: SynapseSettings) -> np.ndarray:
     """Strength of vesicle-sized texture around each pixel, as the log of its ratio to the section's median."""
-    fine, coarse = (ndi.gaussian_filter(dark, sigma / px, truncate=TRUNCATE) for sigma in settings.grain_nm)
+    fine, coarse = (_blur(dark, sigma / px) for sigma in settings.grain_nm)
     band = np.abs(fine - coarse)
     local = ndi.uniform_filter(band, 2 * max(1, round(settings.grain_reach_nm / px)) + 1)
     tiny = 1e-6  # a section that is mostly blank has a median of 0

@@ -85,13 +85,14 @@ def check_translation(aligned: np.ndarray, band: Band | None = None, min_reliabi
         return np.array([(m.dy, m.dx, 1 - m.chance / m.peak if m.peak > 0 else 0) for m in found])
 
     found = map_threads(compare, range(1, depth))
-    lengths, fits = [], []
+    lengths, fits = {}, []
     for z, shifts in zip(range(1, depth), found, strict=True):
         good = shifts[:, 2] >= min_reliability
-        lengths.extend(np.hypot(*shifts[good, :2].T))
+        lengths[z] = np.hypot(*shifts[good, :2].T)
         # Moving tiles onto the section before is the opposite of how the section was deformed.
         fits.append((z, *_linear(where[good], -shifts[good, :2], _CHANCE / (4 * (depth - 1)))))
-    residual = float(np.median(lengths)) if lengths else float("nan")
+    matched = np.concatenate(list(lengths.values()))
+    residual = float(np.median(matched)) if len(matched) else float("nan")
 
     reach = float(np.hypot(*where[0]))  # from the centre of the section to that of a corner tile
     flagged = sorted(
@@ -116,7 +117,7 @@ def check_translation(aligned: np.ndarray, band: Band | None = None, min_reliabi
         place = f"from section {z} on"
     amount = f"{np.degrees(abs(size)):.1f}°" if kind == 0 else f"{100 * abs(size):.1f} %"
     message = (
-        f"residual after translation is {residual:.1f} px and grows from the centre ({_KINDS[kind]} of about {amount} "
+        f"residual after translation is {np.median(lengths[z]):.1f} px and grows from the centre ({_KINDS[kind]} of about {amount} "
         f"{place}, {len(sections)} of {depth - 1} pairs affected): translation does not explain it"
     )
     return TranslationCheck(False, residual, sections, message)

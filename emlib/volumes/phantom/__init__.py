@@ -173,11 +173,11 @@ def make_phantom(settings: PhantomSettings = PhantomSettings()) -> Phantom:
     border = np.minimum(np.r_[0, border], 0.5 * np.array(shape))
     inner = (border * voxel, (shape - border) * voxel)
     painter = Painter(tissue, sections)
-    mitochondria = draw_mitochondria(painter, settings.mitochondria, np.random.default_rng([settings.seed, 2]))
+    draw_mitochondria(painter, settings.mitochondria, np.random.default_rng([settings.seed, 2]))
     rng = np.random.default_rng([settings.seed, 3])
-    clefts, positions = draw_synapses(painter, mitochondria, inner, settings.synapses_per_um3, rng)
+    clefts, positions = draw_synapses(painter, inner, settings.synapses_per_um3, rng)
     draw_cytoplasm(painter, np.random.default_rng([settings.seed, 4]))
-    vesicles = painter.vesicles
+    mitochondria, vesicles = painter.mitochondria, painter.vesicles
     em, labels, membranes = expose(tissue, sections, painter.dark, settings.blur_nm, settings.seed)
     del tissue, painter
     masks = [labels, membranes, mitochondria, vesicles, clefts]

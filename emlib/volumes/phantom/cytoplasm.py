@@ -51,6 +51,7 @@ def draw_cytoplasm(painter: Painter, rng: np.random.Generator) -> None:
     owner = tissue.owner.reshape(-1)[voxel]
     chance = rng.beta(0.4, 1.0, int(tissue.owner.max()) + 1)[owner]
     kept = (tissue.depth.reshape(-1)[voxel] * DEPTH_STEP_NM > 24) & (rng.random(len(stray)) < chance)
+    kept &= ~painter.in_mitochondrion(stray)
     draw_vesicles(painter, stray[kept], owner[kept], rng)
 
 

@@ -13,8 +13,8 @@ CRISTA_SPACING_NM = (48.0, 75.0)
 GAP_NM = 18.0  # cytoplasm that is left under the plasma membrane
 
 
-def draw_mitochondria(painter: Painter, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw mitochondria along the thicker neurites.
+def draw_mitochondria(painter: Painter, fraction: float, rng: np.random.Generator) -> None:
+    """Draw mitochondria along the thicker neurites and mark them in ``painter.mitochondria``.
 
     Parameters
     ----------
@@ -22,14 +22,10 @@ def draw_mitochondria(painter: Painter, fraction: float, rng: np.random.Generato
     fraction : float
         Share of the volume that is aimed at.
     rng : numpy Generator
-
-    Returns
-    -------
-    (Z, Y, X) bool array on the section grid
     """
     tissue, grid = painter.tissue, painter.tissue.grid
     lines = tissue.skeletons
-    mask = np.zeros(painter.sections.shape, bool)
+    mask = painter.mitochondria.reshape(-1)
     voxel, inside = grid.locate(lines.points)
     deep = inside & (lines.radius > 85) & (tissue.owner.reshape(-1)[voxel] == lines.neurite + 1)
     goal = fraction * mask.size
@@ -39,7 +35,7 @@ def draw_mitochondria(painter: Painter, fraction: float, rng: np.random.Generato
             break
         spine, radius = _spine(tissue, int(seat), rng)
         taken = painter.sections.locate(spine)
-        if len(spine) < 3 or mask.reshape(-1)[taken[0][taken[1]]].any():
+        if len(spine) < 3 or mask[taken[0][taken[1]]].any():
             continue
         fine, inward = _capsule(tissue, spine, radius, int(lines.neurite[seat]) + 1)
         if not len(inward):
@@ -48,9 +44,8 @@ def draw_mitochondria(painter: Painter, fraction: float, rng: np.random.Generato
         painter.shade(fine, _grey(inward, where, spine, rng))
         solid = inward > 0
         part, share = painter.share(tuple(f[solid] for f in fine))
-        mask.reshape(-1)[part[share >= 0.5]] = True
+        mask[part[share >= 0.5]] = True
         filled += int((share >= 0.5).sum())
-    return mask
 
 
 def _spine(tissue: Tissue, seat: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:

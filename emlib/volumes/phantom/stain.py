@@ -27,13 +27,14 @@ class Painter:
     ----------
     dark : (Z, Y, X) float32 array of ``sections.shape``
         Grey levels to take off.
-    vesicles : (Z, Y, X) bool array of ``sections.shape``
+    mitochondria, vesicles : (Z, Y, X) bool arrays of ``sections.shape``
     """
 
     def __init__(self, tissue: Tissue, sections: Grid) -> None:
         self.tissue, self.sections = tissue, sections
         self.factor = np.array(tissue.grid.shape) // sections.shape
         self.dark = np.zeros(sections.shape, np.float32)
+        self.mitochondria = np.zeros(sections.shape, bool)
         self.vesicles = np.zeros(sections.shape, bool)
 
     def section_voxel(self, fine: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -50,17 +51,23 @@ class Painter:
         voxel, count = np.unique(self.section_voxel(fine), return_counts=True)
         return voxel, count / self.factor.prod()
 
+    def in_mitochondrion(self, points: np.ndarray) -> np.ndarray:
+        """Whether each (N, 3) point in nm falls into a mitochondrion; bool."""
+        return self.mitochondria.reshape(-1)[self.sections.locate(points)[0]]
+
     def dust(
         self, points: np.ndarray, grey_nm3: float | np.ndarray, neurite: np.ndarray | None, depth_nm: float
     ) -> None:
         """Spread specks of ``grey_nm3`` grey levels times nm³ at (N, 3) points in nm, linearly in the plane.
 
-        Specks outside their neurite (any neurite if None) or nearer than ``depth_nm`` to its surface are dropped.
+        Specks outside their neurite (any neurite if None), nearer than ``depth_nm`` to its surface or in mitochondria
+        are dropped.
         """
         voxel, inside = self.tissue.grid.locate(points)
         inside &= self.tissue.depth.reshape(-1)[voxel] * DEPTH_STEP_NM >= depth_nm
         if neurite is not None:
             inside &= self.tissue.owner.reshape(-1)[voxel] == neurite
+        inside &= ~self.in_mitochondrion(points)
         points = points[inside]
         grey = np.broadcast_to(grey_nm3, inside.shape)[inside] / self.sections.voxel_nm3
         place = self.sections.coordinates(points)
@@ -84,7 +91,7 @@ def draw_vesicles(painter: Painter, centres: np.ndarray, neurite: int | np.ndarr
     shell *= np.where(np.arange(specks) % 6, wall, 0.5 * wall)[None, :, None]
     points = (centres[:, None] + shell).reshape(-1, 3)
     owner = np.repeat(np.broadcast_to(neurite, len(centres)), specks)
-    painter.dust(points, 260 * 4 * np.pi * wall**2 * 7 / specks, owner, 4)
+    painter.dust(points, 220 * 4 * np.pi * wall**2 * 7 / specks, owner, 4)
     sections, radius = painter.sections, VESICLE_NM / 2
     for point in centres:
         box = sections.window(point - radius, point + radius)

@@ -16,15 +16,13 @@ APART_NM = 280.0  # least distance between synapses
 
 
 def draw_synapses(
-    painter: Painter, avoid: np.ndarray, inner: tuple[np.ndarray, np.ndarray], per_um3: float, rng: np.random.Generator
+    painter: Painter, inner: tuple[np.ndarray, np.ndarray], per_um3: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw synapses, with their vesicles, where two neurites touch.
 
     Parameters
     ----------
     painter : Painter
-    avoid : (Z, Y, X) bool array
-        Mitochondria on the section grid.
     inner : two (3,) arrays
         Corners in nm of the box that positions keep to.
     per_um3 : float
@@ -51,12 +49,12 @@ def draw_synapses(
             break
         if any(np.linalg.norm(site - other[0]) < APART_NM for other in found):
             continue
-        contact = _contact(painter, site, avoid, inner)
+        contact = _contact(painter, site, inner)
         if contact is None:
             continue
         found.append(contact.positions)
         _draw_junction(painter, contact, clefts, len(found), rng)
-        _draw_cloud(painter, contact, avoid, rng)
+        _draw_cloud(painter, contact, rng)
     return clefts, np.array(found).reshape(-1, 3, 3)
 
 
@@ -70,9 +68,7 @@ class Contact:
     post: int
 
 
-def _contact(
-    painter: Painter, site: np.ndarray, avoid: np.ndarray, inner: tuple[np.ndarray, np.ndarray]
-) -> Contact | None:
+def _contact(painter: Painter, site: np.ndarray, inner: tuple[np.ndarray, np.ndarray]) -> Contact | None:
     """Judge a contact: flat enough, deep enough for a T-bar, both partners visible in the sections; else None."""
     tissue, grid = painter.tissue, painter.tissue.grid
     box = grid.window(site - 70, site + 70)
@@ -98,7 +94,7 @@ def _contact(
         return None
     if depth[3] > 10:
         return None
-    if avoid.reshape(-1)[painter.sections.locate(np.array(steps))[0]].any():
+    if painter.in_mitochondrion(np.array(steps)).any():
         return None
     return Contact(np.array([site, *steps[:2]]), normal, pre, post)
 
@@ -139,15 +135,15 @@ def _draw_junction(painter: Painter, contact: Contact, clefts: np.ndarray, name:
     clefts.reshape(-1)[voxel[share >= 0.4]] = name
 
 
-def _draw_cloud(painter: Painter, contact: Contact, avoid: np.ndarray, rng: np.random.Generator) -> None:
+def _draw_cloud(painter: Painter, contact: Contact, rng: np.random.Generator) -> None:
     """A cloud of vesicles that do not overlap, around the T-bar."""
-    tissue, sections = painter.tissue, painter.sections
+    tissue = painter.tissue
     centre = contact.positions[0] + 70 * contact.normal
     tries = centre + rng.standard_normal((900, 3)) * rng.uniform(80, 150)
     voxel, inside = tissue.grid.locate(tries)
     inside &= tissue.owner.reshape(-1)[voxel] == contact.pre
     inside &= tissue.depth.reshape(-1)[voxel] * DEPTH_STEP_NM > VESICLE_NM / 2 + 8
-    inside &= ~avoid.reshape(-1)[sections.locate(tries)[0]]
+    inside &= ~painter.in_mitochondrion(tries)
     inside &= np.linalg.norm(tries - contact.positions[0] - TBAR_HEIGHT_NM * contact.normal, axis=1) > 55
     tries = tries[inside]
     goal = rng.integers(20, 80)
