@@ -9,8 +9,8 @@ sees the same preprocessed sections and labels; its threshold is the one of best
 seed 0), and the other parts are only reported. AP is the plain sum over the candidates above 0.01.
 
 - ours: emlib.stages.synapses.find_candidates
-- blob_log: the prototype, scikit-image's blob_log(min_sigma=1, max_sigma=4, num_sigma=6, threshold=0.08) on the inverted
-  section, blobs with two labels within 6 px, score 1 - grey value
+- blob_log: the prototype, scikit-image's blob_log(min_sigma=1, max_sigma=4, num_sigma=6, threshold=0.08) on the
+  inverted section, blobs with two labels within 6 px, score 1 - grey value
 - random: as many places as ours found above its threshold, drawn from pixels with two labels within 6 px, in random
   order; means of --draws draws
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+SETS = ["drosophila-vnc", "phantom"]
 DROSOPHILA_NM = (50.0, 4.6, 4.6)
 ISOLATED_NM = (1e4, 4.6, 4.6)  # sections that are not neighbours: nothing reaches from one to the next
 SPECK_NM2 = 1000.0

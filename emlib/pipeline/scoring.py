@@ -37,7 +37,7 @@ def _true_synapses(run: Run, shifts: pd.DataFrame) -> pd.DataFrame:
     """The phantom's synapses inside the cutout, in voxels of the aligned volume."""
     known = run.volume.truth.synapses
     table = known[["z", "y", "x", "pre_id", "post_id"]].copy()
-    table[["z", "y", "x"]] -= run.volume.offset
+    table[["z", "y", "x"]] -= np.array(run.volume.offset)
     inside = np.logical_and.reduce([table[a].between(0, n - 1) for a, n in zip("zyx", run.volume.shape, strict=True)])
     table = table[inside].reset_index(drop=True)
     move = shifts.set_index("z").loc[table["z"]]

@@ -19,6 +19,7 @@ from emlib.stages.graph import build_graph, edge_table, node_table, to_graphml
 from emlib.stages.preprocess import preprocess
 from emlib.stages.segment import segment
 from emlib.stages.synapses import find_candidates
+from emlib.stages.translation_check import check_translation
 from emlib.volumes.bossdb import NetworkUnreachable
 from emlib.volumes.companions import read_labels, read_probability
 from emlib.volumes.cutout import read_cutout
@@ -107,9 +108,9 @@ def align_stage(run: Run) -> None:
         run.shifts = pd.DataFrame({"z": np.arange(depth), "dy": np.zeros(depth), "dx": np.zeros(depth)})
         aligned, record = run.preprocessed, {"skipped": run.align_skipped}
     else:
-        run.shifts, pairs = estimate_shifts(run.preprocessed, settings.stages.align)
+        run.shifts, _ = estimate_shifts(run.preprocessed, settings.stages.align)
         aligned = apply_shifts(run.preprocessed, run.shifts)
-        record = {"skipped": None, **_alignment_quality(run, aligned, pairs)}
+        record = {"skipped": None, **_alignment_quality(run, aligned)}
     run.aligned = _stored(aligned, settings.aligned_dtype)
     record["sections"] = run.shifts.round(6).to_dict("records")
     run.outputs.json("alignment_shifts", record, "Shift of each section, its reliability, residuals before and after")
@@ -124,18 +125,17 @@ def _stored(aligned: np.ndarray, dtype: str) -> np.ndarray:
     return aligned.astype(dtype).astype(np.float32)
 
 
-def _alignment_quality(run: Run, aligned: np.ndarray, pairs: pd.DataFrame) -> dict[str, Any]:
+def _alignment_quality(run: Run, aligned: np.ndarray) -> dict[str, Any]:
     """Residuals, whether translation explains them, and the recovery error where the shifts are known."""
-    from emlib.stages.align import explained
-
-    enough, message = explained(aligned, run.shifts, pairs, run.settings.stages.align)
-    if not enough:
-        run.warn(message)
+    settings = run.settings.stages.align
+    check = check_translation(aligned, settings.band, settings.min_reliability)
+    if not check.explained:
+        run.warn(check.message)
     quality = {
-        "residual_before_px": float(run.shifts["residual_before_px"].mean()),
-        "residual_after_px": float(run.shifts["residual_after_px"].mean()),
-        "translation_explains_residual": enough,
-        "message": message,
+        "residual_before_px": float(run.shifts["residual_before_px"].median()),
+        "residual_after_px": float(run.shifts["residual_after_px"].median()),
+        "translation_explains_residual": check.explained,
+        "message": check.message,
     }
     if run.added is None and run.volume.truth is not None:
         known = run.volume.truth.shifts

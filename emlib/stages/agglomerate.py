@@ -25,8 +25,8 @@ FEATURES = ("mean", "median", "std", "min", "max", "p5", "p10", "p25", "p75", "p
 class MulticutSettings:
     """How readily fragments are joined; chosen on the data named in ``BoundarySettings``."""
 
-    bias: float = 1.0  # log-odds added to "these two are different"; above 0 splits more, below 0 joins more
-    size_power: float = 0.75  # a contact of n voxels weighs n ** size_power
+    bias: float = 0.25  # log-odds added to "these two are different"; above 0 splits more, below 0 joins more
+    size_power: float = 1.0  # a contact of n voxels weighs n ** size_power
     overlap_bias: float = 0.5  # log-odds added to "same" between sections, where fragments overlap fully at infinity
     overlap_boundary: float = 1.0  # how much the boundary probability counts between sections
     overlap_weight: float = 0.03  # weight of edges between sections against edges within a section

@@ -134,7 +134,7 @@ def _solve(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> pd.DataF
     reliability = used["reliability"].to_numpy()
     # Tissue changes with distance, and correlates at a false shift when it has changed: far pairs bridge what near
     # ones cannot, and hardly count beside them.
-    path = solve_path(z0, z1, measured, reliability**4 / (z1 - z0) ** 2, depth, settings.huber_px)
+    path = solve_path(z0, z1, measured, reliability**2 / (z1 - z0) ** 4, depth, settings.huber_px)
     linked = np.zeros(depth, bool)
     linked[z0] = linked[z1] = True
     moves = np.zeros((depth, 2))

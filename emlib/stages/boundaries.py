@@ -27,10 +27,10 @@ class BoundarySettings:
     """
 
     ridge_sigma_nm: float = 14.0  # about the half width of a membrane with its two leaflets
-    dark_sigma_nm: float = 10.0
+    dark_sigma_nm: float = 12.0
     ridge_weight: float = 1.6
-    dark_weight: float = 1.8
-    threshold: float = 3.4  # standardised evidence at which the probability is one half
+    dark_weight: float = 1.2
+    threshold: float = 2.4  # standardised evidence at which the probability is one half
 
 
 def near_isotropic(voxel_size_nm: ZYX) -> bool:

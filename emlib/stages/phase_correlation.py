@@ -3,7 +3,7 @@
 1. Find what a section shows: blank patches (masked, torn, saturated) are set to the mean and leave no edge.
 2. Taper the borders, transform, keep a band of frequencies: the low ones carry charging and illumination, the high ones
    noise that no two sections share. Only the block of the spectrum inside the band is kept, so a pair costs little.
-3. Correlate two spectra; the highest peak on the grid is refined by a Fourier sum on a finer grid around it.
+3. Correlate two spectra; from the highest sample climb to the top of the correlation, read between the samples.
 4. Correlate once more with the second section turned by 180°: same grey values and texture, but it cannot match. The
    highest peak of that says what chance gives.
 """
@@ -156,8 +156,8 @@ def _climb(
     # Half a sample along each axis is where the top can be; a whole one allows for a slanting ridge.
     step = np.array([shape[0] / height, shape[1] / (2 * (cross.shape[1] - 1))])
     start = at = np.array([y, x])
-    best, most = (y, x, 0.0), -np.inf
-    for _ in range(8):
+    best, most, change = (y, x, 0.0), -np.inf, np.zeros(2)
+    for _ in range(12):
         # Columns first, for the value and its first two derivatives along x at once. einsum, not BLAS: matrices this
         # narrow gain nothing from its threads, which get into the way of ours.
         ex = half * np.exp(wx * at[1])
@@ -166,36 +166,35 @@ def _climb(
         sums = (np.stack([ey, wy * ey, wy * wy * ey]) @ rows).real
         value = float(sums[0, 0])
         overlap, fall = zip(*(_overlap(n, taper, float(a)) for n, a in zip(shape, at, strict=True)), strict=True)
-        if value / np.prod(overlap) <= most:
+        if value / np.prod(overlap) > most:
+            best, most = (float(at[0]), float(at[1]), value), value / np.prod(overlap)
+            slope = np.array([sums[1, 0], sums[0, 1]]) - value * np.array(fall)
+            bend = np.array([[sums[2, 0], sums[1, 1]], [sums[1, 1], sums[0, 2]]])
+            if bend[0, 0] >= 0 or np.linalg.det(bend) <= 0:
+                break  # not under a dome: keep what there is
+            change = -np.linalg.solve(bend, slope)
+        else:
+            change = change / 2  # stepped over the top
+        if np.abs(change).max() < 1e-3:
             break
-        best, most = (float(at[0]), float(at[1]), value), value / np.prod(overlap)
-        slope = np.array([sums[1, 0], sums[0, 1]]) - value * np.array(fall)
-        bend = np.array([[sums[2, 0], sums[1, 1]], [sums[1, 1], sums[0, 2]]])
-        if bend[0, 0] >= 0 or np.linalg.det(bend) <= 0:
-            break  # not under a dome: keep what there is
-        change = -np.linalg.solve(bend, slope)
-        at = np.clip(at + change, start - step, start + step)
-        if np.abs(change).max() < 1e-4:
-            break
+        at = np.clip(np.array(best[:2]) + change, start - step, start + step)
     return best
 
 
 def _overlap(length: int, taper: float, shift: float) -> tuple[float, float]:
     """What two tapers share at a shift in pixels, 1 at none, and the slope of its logarithm."""
-    shared = _overlaps(length, taper)
-    k = min(int(abs(shift)), len(shared) - 2)
-    part = min(abs(shift) - k, 1.0)
-    slope = (shared[k + 1] - shared[k]) if k or part else 0.0
-    value = float(shared[k] + part * (shared[k + 1] - shared[k]))
-    return value, float(np.sign(shift) * slope / value)
+    at = np.arange(1 - length, length)
+    shared, slope = _overlaps(length, taper)
+    value = float(np.interp(shift, at, shared))
+    return value, float(np.interp(shift, at, slope)) / value
 
 
 @lru_cache(maxsize=16)
-def _overlaps(length: int, taper: float) -> np.ndarray:
+def _overlaps(length: int, taper: float) -> tuple[np.ndarray, np.ndarray]:
     window = _taper(length, taper)
-    shared = np.correlate(window, window, mode="full")[length - 1 :] / (window @ window)
-    # Beyond a small overlap there is nothing to correct by; a length of one leaves nothing to interpolate.
-    return np.maximum(np.append(shared, shared[-1]), 0.05)
+    shared = np.correlate(window, window, mode="full") / (window @ window)
+    shared = np.maximum(shared, 0.05)  # where little is shared there is nothing to correct by
+    return shared, np.gradient(shared) if length > 1 else np.zeros(1)
 
 
 def _signed(n: int) -> np.ndarray:

@@ -3,9 +3,9 @@
 1. Bring each section to one sampling; measure darkness from the section's median in units of its contrast.
 2. Contacts: places within reach of two different neurites.
 3. Peaks of blurred darkness among the contacts. The blur is wider than a membrane, so that plain membranes fade.
-4. Around each peak: the neurites, nearest first, and how much of each there is and how dark it is.
+4. Around each peak: the neurites, nearest first, how much of each there is, how dark it is, its vesicle-like spots.
 5. Score: a logistic function of density, breadth, grain (vesicles make cytoplasm grainy) and room for the peak's owner.
-6. Direction: the density of a fly's T-bar lies inside the sender, a large and dark profile beside small receivers.
+6. Direction: the density of a fly's T-bar lies inside the sender, large, dark and spotted beside small receivers.
 7. Of candidates closer than a synapse is wide, within and across sections, the best stays.
 """
 
@@ -37,6 +37,9 @@ COLUMNS = {
     "room": "float64",
     "partners": "str",
 }
+LEAST_CONTRAST = 0.5  # grey values from the median down to the darkest percent, at the least
+SPOT = 0.5  # darkness of a vesicle against its cytoplasm
+MOST_GRAIN = 0.5  # beyond what tissue shows: sections without noise would let grain outvote density
 TRUNCATE = 3.0  # Gaussians end at three sigma
 NEURITES = 4  # looked at around a peak, the nearest ones; a section rarely shows more partners
 
@@ -45,8 +48,9 @@ NEURITES = 4  # looked at around a peak, the nearest ones; a section rarely show
 # those sections falls on a score of 0.10, the threshold of the graph.
 EVIDENCE = {"density": 19.6, "breadth": 13.7, "grain": 4.9, "room": 1.8}
 CONSTANT = -33.1
-# Log-odds of being the sender, from the neurite that the mask of each training synapse covers most.
-SENDER = {"share": 1.4, "dark": 1.3, "nearest": 1.0}
+# Votes for being the sender, a compromise between the neurite that the mask of each training synapse covers most and
+# the phantom's known direction: per log of its share, per darkness, for lying nearest, per share of vesicle-like spots.
+SENDER = {"share": 1.0, "dark": 1.0, "nearest": 1.0, "spots": 10.0}
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class SynapseSettings:
     grain_nm: tuple[float, float] = (8.0, 18.0)  # band between two Gaussians in which vesicles show
     grain_reach_nm: float = 250.0  # half side of the square in which it is averaged
     cytoplasm_nm: float = 150.0  # radius in which the neurites are judged
+    rim_nm: float = 25.0  # cytoplasm nearer to another neurite is not searched for vesicles: there membrane is dark
     partner_nm: float = 80.0  # neurites that come this near a peak are partners
     min_share: float = 0.01  # unless they fill less of that neighbourhood: a speck is no neurite
     spacing_nm: float = 60.0  # peaks of one section are at least this far apart along y or x
@@ -105,21 +110,26 @@ def find_candidates(
     (Meinertzhagen & O'Neil 1991); darkness and vesicle texture as cues follow Kreshuk et al. 2011 and Huang et
     al. 2018.
     """
-    em, labels = np.asarray(em), np.asarray(labels)
+    em, labels = np.asarray(em, np.float32), np.asarray(labels)
     if em.ndim != 3 or em.shape != labels.shape:
         raise ValueError(f"em {em.shape} and labels {labels.shape} must be (Z, Y, X) arrays of one shape")
     if labels.dtype.kind not in "iu":
         raise ValueError(f"labels have dtype {labels.dtype}: they must be integers")
     depth_px = settings.density_nm / voxel_size_nm[0]
+    smooth = em
     if depth_px >= 1 and len(em) > 1:
-        em = ndi.gaussian_filter1d(em, depth_px, axis=0, mode="nearest", truncate=TRUNCATE)
+        smooth = ndi.gaussian_filter1d(em, depth_px, axis=0, mode="nearest", truncate=TRUNCATE)
     reach = round(settings.contact_nm / voxel_size_nm[0]) if depth_px >= 1 else 0
+
+    step = [max(1, round(settings.sampling_nm / size)) for size in voxel_size_nm[1:]]
+    grown = map_threads(lambda section: _grow(_pick(section, step), voxel_size_nm, step, settings.gap_nm), labels)
 
     def one(z: int) -> pd.DataFrame | None:
         # The section itself comes first; its neighbours only lend neurites.
         planes = [z, *(n for n in (z - reach, z + reach) if reach and 0 <= n < len(em))]
         height_nm = np.abs(np.subtract(planes, z)) * float(voxel_size_nm[0])
-        return _section(em[planes], labels[planes], z, height_nm, voxel_size_nm, settings)
+        near = np.stack([grown[plane] for plane in planes])
+        return _section(em[z], smooth[planes], near, z, height_nm, voxel_size_nm, settings)
 
     found = [part for part in map_threads(one, range(len(em))) if part is not None]
     if not found:
@@ -131,16 +141,26 @@ def find_candidates(
 
 
 def _section(
-    em: np.ndarray, labels: np.ndarray, z: int, height_nm: np.ndarray, voxel_size_nm: ZYX, settings: SynapseSettings
+    plain: np.ndarray,
+    em: np.ndarray,
+    labels: np.ndarray,
+    z: int,
+    height_nm: np.ndarray,
+    voxel_size_nm: ZYX,
+    settings: SynapseSettings,
 ) -> pd.DataFrame | None:
-    """All peaks of one section with two partners; em and labels are (P, Y, X), the section and its neighbours."""
+    """All peaks of one section with two partners.
+
+    ``em`` and ``labels`` are (P, Y, X), the section and its neighbours, ``labels`` already sampled and grown; ``plain``
+    is the section before smoothing.
+    """
     step = [max(1, round(settings.sampling_nm / size)) for size in voxel_size_nm[1:]]
-    em, labels = _sample(em, labels, step)
-    if em.size == 0 or np.ptp(em[0]) == 0 or not labels.any():
+    plain = _average(plain[None], step)[0]
+    em = _average(em, step)
+    if em.size == 0 or np.ptp(plain) == 0 or not labels.any():
         return None
     px = float(np.mean(np.multiply(step, voxel_size_nm[1:])))
-    labels = _grow(labels, round(settings.gap_nm / px))
-    dark = _darkness(em)
+    dark = _darkness(em, plain)
     density = _blur(dark[0], settings.density_nm / px)
     contact = _contacts(labels, round(settings.contact_nm / px))
     y, x = _peaks(density, contact, round(settings.spacing_nm / px), settings.min_density)
@@ -152,43 +172,48 @@ def _section(
     logit = CONSTANT + sum(EVIDENCE[name] * values.astype(np.float64) for name, values in evidence.items())
     # Peaks that cannot reach the lowest score, however much room their owner has, need no look at their partners.
     hopeful = logit + EVIDENCE["room"] >= scipy_logit(settings.min_score)
-    near, share, side_dark = _neurites(labels, dark, y[hopeful], x[hopeful], height_nm, px, settings)
+    near, share, side_dark, spots = _neurites(labels, dark, y[hopeful], x[hopeful], height_nm, px, settings)
     two = near[:, 1] > 0
     if not two.any():
         return None
     kept = np.flatnonzero(hopeful)[two]
-    y, x, near, share, side_dark = y[kept], x[kept], near[two], share[two], side_dark[two]
+    y, x, near, share, side_dark, spots = y[kept], x[kept], near[two], share[two], side_dark[two], spots[two]
     evidence = {name: values[kept] for name, values in evidence.items()} | {"room": share[:, 0]}
     score = expit(logit[kept] + EVIDENCE["room"] * share[:, 0])
     place = {"z": np.full(len(y), z), "y": y * step[0] + step[0] // 2, "x": x * step[1] + step[1] // 2}
-    return pd.DataFrame(place | _direction(near, share, side_dark) | {"score": score} | evidence)
+    return pd.DataFrame(place | _direction(near, share, side_dark, spots) | {"score": score} | evidence)
 
 
-def _sample(em: np.ndarray, labels: np.ndarray, step: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Average em, and pick labels, in blocks of ``step`` pixels."""
+def _average(em: np.ndarray, step: list[int]) -> np.ndarray:
+    """Means of blocks of ``step`` pixels of (P, Y, X) sections; what does not fill a block is left out."""
     sy, sx = step
     if sy == sx == 1:
-        return em, labels
+        return em
     planes, h, w = len(em), em.shape[1] // sy, em.shape[2] // sx
-    blocks = em[:, : h * sy, : w * sx].reshape(planes, h, sy, w, sx)
-    return blocks.mean((2, 4)), labels[:, sy // 2 : h * sy : sy, sx // 2 : w * sx : sx]
+    return em[:, : h * sy, : w * sx].reshape(planes, h, sy, w, sx).mean((2, 4))
 
 
-def _darkness(em: np.ndarray) -> np.ndarray:
-    """Darkness below the median of the first plane, in units of median minus first percentile."""
-    low, middle = np.percentile(em[0, ::2, ::2], [1, 50])  # a quarter of the pixels tells as much
-    # A section that is nearly all one grey value has no such unit; a tenth of its range keeps the ratio finite.
-    unit = max(middle - low, 0.1 * float(np.ptp(em[0])))
-    return ((middle - em) / unit).astype(np.float32)
+def _darkness(em: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """Darkness below the median of the section ``plain``, in units of its median minus its first percentile."""
+    low, middle = np.percentile(plain[::2, ::2], [1, 50])  # a quarter of the pixels tells as much
+    # An equalised section spans half the grey scale or more; in a blander one membranes would pass for densities.
+    return ((middle - em) / max(middle - low, LEAST_CONTRAST)).astype(np.float32)
 
 
-def _grow(labels: np.ndarray, pixels: int) -> np.ndarray:
-    """Let labels grow into background, by this many pixels along y and x; the larger id wins a tie."""
-    for _ in range(pixels):
-        if labels.all():
+def _pick(section: np.ndarray, step: list[int]) -> np.ndarray:
+    """The label in the middle of each block of ``step`` pixels."""
+    h, w = (n // size * size for n, size in zip(section.shape, step, strict=True))
+    return section[step[0] // 2 : h : step[0], step[1] // 2 : w : step[1]]
+
+
+def _grow(section: np.ndarray, voxel_size_nm: ZYX, step: list[int], gap_nm: float) -> np.ndarray:
+    """Let labels grow into background, this far along y and x; the larger id wins a tie."""
+    px = float(np.mean(np.multiply(step, voxel_size_nm[1:])))
+    for _ in range(round(gap_nm / px)):
+        if section.all():
             break
-        labels = np.where(labels > 0, labels, ndi.maximum_filter(labels, (1, 3, 3)))
-    return labels
+        section = np.where(section > 0, section, ndi.maximum_filter(section, 3))
+    return section
 
 
 def _blur(dark: np.ndarray, sigma: float) -> np.ndarray:
@@ -218,7 +243,8 @@ def _grain(dark: np.ndarray, px: float, settings: SynapseSettings) -> np.ndarray
     band = np.abs(fine - coarse)
     local = ndi.uniform_filter(band, 2 * max(1, round(settings.grain_reach_nm / px)) + 1)
     tiny = 1e-6  # a section that is mostly blank has a median of 0
-    return np.log((np.maximum(local, 0) + tiny) / (np.median(band[::2, ::2]) + tiny))
+    grain = np.log((np.maximum(local, 0) + tiny) / (np.median(band[::2, ::2]) + tiny))
+    return np.clip(grain, -MOST_GRAIN, MOST_GRAIN)
 
 
 def _neurites(
@@ -229,8 +255,8 @@ def _neurites(
     height_nm: np.ndarray,
     px: float,
     settings: SynapseSettings,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Neurites near each peak, nearest first (0 = none), their share of the neighbourhood and their darkness."""
+) -> tuple[np.ndarray, ...]:
+    """Neurites near each peak, nearest first (0 = none): id, share of the neighbourhood, darkness, dark spots."""
     reach = max(1, int(settings.cytoplasm_nm / px))
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     plane, dy, dx = (np.broadcast_to(a, (len(labels), *dy.shape)).ravel() for a in (_column(labels), dy, dx))
@@ -244,22 +270,26 @@ def _neurites(
     at = np.where(inside, (plane * height + wy) * width + wx, 0)
     ids = np.where(inside, labels.ravel()[at], 0)
     darkness = dark.ravel()[at]
+    rim = _contacts(labels[:1], round(settings.rim_nm / px))  # the neighbours, some 20 nm away, have nearly the same
+    inner = ~rim.ravel()[at % rim.size]
+    spotted = inner & (darkness > SPOT)
 
     left = ids[:, distance <= settings.partner_nm].copy()
     rows, total = np.arange(len(y)), np.maximum(inside.sum(1), 1)
     near = np.zeros((len(y), NEURITES), np.int64)
-    share, side_dark = np.zeros(near.shape), np.zeros(near.shape)
+    share, side_dark, spots = (np.zeros(near.shape) for _ in range(3))
     for k in range(NEURITES if len(y) else 0):
         near[:, k] = left[rows, (left > 0).argmax(1)]
         mine = (ids == near[:, k, None]) & (near[:, k, None] > 0)
         pixels = mine.sum(1)
         share[:, k] = pixels / total
         side_dark[:, k] = np.einsum("ij,ij->i", darkness, mine) / np.maximum(pixels, 1)
+        spots[:, k] = (mine & spotted).sum(1) / np.maximum((mine & inner).sum(1), 20)
         left[left == near[:, k, None]] = 0
     speck = share < settings.min_share
-    near[speck], share[speck], side_dark[speck] = 0, 0, 0
+    near[speck], share[speck], side_dark[speck], spots[speck] = 0, 0, 0, 0
     order = np.argsort(near == 0, axis=1, kind="stable")
-    return tuple(np.take_along_axis(values, order, axis=1) for values in (near, share, side_dark))
+    return tuple(np.take_along_axis(values, order, axis=1) for values in (near, share, side_dark, spots))
 
 
 def _column(labels: np.ndarray) -> np.ndarray:
@@ -267,10 +297,12 @@ def _column(labels: np.ndarray) -> np.ndarray:
     return np.arange(len(labels))[:, None, None]
 
 
-def _direction(near: np.ndarray, share: np.ndarray, side_dark: np.ndarray) -> dict[str, np.ndarray | list[str]]:
+def _direction(
+    near: np.ndarray, share: np.ndarray, side_dark: np.ndarray, spots: np.ndarray
+) -> dict[str, np.ndarray | list[str]]:
     """Sender, receiver and further partners of each peak; the receiver is the nearest neurite that does not send."""
     rows = np.arange(len(near))
-    vote = SENDER["share"] * np.log(share + 1e-3) + SENDER["dark"] * side_dark
+    vote = SENDER["share"] * np.log(share + 1e-3) + SENDER["dark"] * side_dark + SENDER["spots"] * spots
     vote[:, 0] += SENDER["nearest"]
     pre = np.where(near > 0, vote, -np.inf).argmax(1)
     others = near.copy()

@@ -117,8 +117,9 @@ def check_translation(aligned: np.ndarray, band: Band | None = None, min_reliabi
         place = f"from section {z} on"
     amount = f"{np.degrees(abs(size)):.1f}°" if kind == 0 else f"{100 * abs(size):.1f} %"
     message = (
-        f"residual after translation is {np.median(lengths[z]):.1f} px and grows from the centre ({_KINDS[kind]} of about {amount} "
-        f"{place}, {len(sections)} of {depth - 1} pairs affected): translation does not explain it"
+        f"residual after translation is {np.median(lengths[z]):.1f} px and grows from the centre "
+        f"({_KINDS[kind]} of about {amount} {place}, {len(sections)} of {depth - 1} pairs affected): "
+        "translation does not explain it"
     )
     return TranslationCheck(False, residual, sections, message)
 
