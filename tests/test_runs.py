@@ -57,7 +57,12 @@ def test_a_run_is_in_the_log_from_its_start(tmp_path):
     log = RunLog(tmp_path, {"seed": 4, "dataset": "x"}, "python run_pipeline.py")
     with sqlite3.connect(tmp_path / "pipeline_runs.sqlite") as db:
         row = dict(zip(COLUMNS, db.execute("SELECT * FROM runs").fetchone(), strict=True))
-    assert [row[name] for name in ("run_id", "status", "seed", "command")] == [log.run_id, "running", 4, "python run_pipeline.py"]
+    assert [row[name] for name in ("run_id", "status", "seed", "command")] == [
+        log.run_id,
+        "running",
+        4,
+        "python run_pipeline.py",
+    ]
     assert json.loads(row["versions"])["numpy"] == np.__version__
     assert json.loads((tmp_path / f"{log.run_id}_config.json").read_text()) == {"seed": 4, "dataset": "x"}
     log.update(status="done", stage_seconds={"align": 0.5}, offset_xyz=(1, 2, 3))

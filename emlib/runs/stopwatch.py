@@ -38,12 +38,13 @@ class Stopwatch:
                     return
 
         watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
         started = time.perf_counter()
         try:
+            watcher.start()  # inside: an interrupt in here must not leave the thread behind
             yield
         finally:
             self.seconds[name] = round(time.perf_counter() - started, 3)
             done.set()
-            watcher.join()
+            if watcher.ident is not None:
+                watcher.join()
             self.peak_mib[name] = round(max(peak[0], process.memory_info().rss) / 2**20, 1)

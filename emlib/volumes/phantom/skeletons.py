@@ -12,7 +12,7 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.spatial import cKDTree
 
-from emlib.threads import get_threads
+from emlib.threads import get_threads, map_threads
 
 STEP_NM = 40.0  # spacing of points on centre lines
 MIN_RADIUS_NM, MAX_RADIUS_NM = 42.0, 520.0  # terminal twigs to large axons, as in fly and rodent neuropil
@@ -149,5 +149,8 @@ def relax(lines: Skeletons, rounds: int = 12, renew: int = 4) -> Skeletons:
 
 def _neighbours(points: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
     count = min(count, len(among))
-    near = cKDTree(points[among]).query(points, k=count, workers=get_threads())[1]
+    tree = cKDTree(points[among])
+    # Not with query's own workers: SciPy leaves them writing when the run is interrupted, and the process crashes.
+    parts = np.array_split(points, get_threads())
+    near = np.concatenate(map_threads(lambda part: tree.query(part, k=count)[1], parts))
     return among[near.reshape(len(points), count)]
