@@ -4,8 +4,8 @@
     python benchmarks/reconstruction.py --data ../shared/data --seeds 0 1 2
 
 The stages run as in run_pipeline.py: preprocess, align (unless near isotropic; the truth moves with the sections),
-segment. One set of defaults everywhere, adapted by voxel size alone. They were chosen on fib25-medulla z 0-119, larval-vnc-3d
-z 0-6, drosophila-vnc train sections and phantom seed 3; the other rows were not looked at while choosing. Predicted 0
+segment. One set of defaults everywhere, adapted by voxel size alone, chosen on fib25-medulla z 0-119, larval-vnc-3d
+z 0-6, drosophila-vnc train sections and phantom seed 3; no setting was chosen from the other rows. Predicted 0
 is filled from the nearest label of the same section. Writes outputs/tables/reconstruction.csv.
 """
 

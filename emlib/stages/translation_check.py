@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from emlib.stages.phase_correlation import Band, match, spectrum
 from emlib.threads import map_threads
@@ -154,4 +154,4 @@ def _linear(where: np.ndarray, shifts: np.ndarray, chance: float) -> tuple[np.nd
         return np.zeros(4), np.full(4, np.inf)
     variance = max(float((weight * misfit**2).sum()) / freedom, 1e-4)  # tiles are matched to 0.01 px at best
     error = np.sqrt(variance * np.diag(normal))
-    return solution[:4], stats.t.isf(chance / 2, freedom) * error[:4]
+    return solution[:4], stdtrit(freedom, 1 - chance / 2) * error[:4]
