@@ -22,7 +22,7 @@ def commands():
             yield pytest.param(line.strip(), id=f"{document.name}: {line.strip()[:50]}")
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", list(commands()))
 def test_documented_flags_exist(command):
     """Parse the command line with the script's own parser; files it names need not exist."""
     script, *argv = shlex.split(command, comments=True)[1:]

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import sqlite3
+import time
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,9 @@ def test_the_stopwatch_sees_memory_and_keeps_a_failed_stage():
     with watch.stage("small"):
         pass
     with watch.stage("large"):
-        np.ones(40 * 2**17).sum()  # 40 MiB
+        block = np.ones(40 * 2**17)  # 40 MiB
+        time.sleep(0.1)  # long enough to be seen
+        del block
     with pytest.raises(RuntimeError), watch.stage("fails"):
         raise RuntimeError
     assert list(watch.seconds) == ["small", "large", "fails"]
