@@ -157,6 +157,11 @@ def test_the_laptop_command_without_network_uses_the_phantom_and_says_so(tmp_pat
         assert not (tmp_path / f"data/{absent}.npy").exists()
     for sidecar in (tmp_path / "data").glob("*.json"):
         assert "SYNTHETIC" in json.loads(sidecar.read_text())["synthetic"]
+    for folder in ("data", "tables"):
+        assert "SYNTHETIC" in (tmp_path / folder / "SYNTHETIC_PHANTOM_NOT_REAL_DATA.txt").read_text()
+    for name in ("alignment_shifts", "scores"):
+        assert "SYNTHETIC" in json.loads((tmp_path / f"tables/{name}.json").read_text())["synthetic"]
+    assert "SYNTHETIC PHANTOM" in (tmp_path / "tables/graph.graphml").read_text()
     record = row(tmp_path)
     assert record["dataset"] == "bossdb://mulcahy2022/1h_L1/em" and "SYNTHETIC" in record["synthetic"]
     assert "SYNTHETIC PHANTOM" in (tmp_path / "report.html").read_text()
@@ -243,6 +248,15 @@ def test_alignment_is_skipped_when_near_isotropic_unless_asked(pipeline, tmp_pat
         if skipped:
             pre = np.load(tmp_path / "out/data/em_preprocessed_f32_zyx.npy")
             assert np.array_equal(pre, np.load(tmp_path / "out/data/em_aligned_float32_zyx.npy"))
+
+
+def test_files_of_an_earlier_run_are_named(pipeline, tmp_path):
+    assert pipeline(*SMALL, "--until", "align", "--outdir", tmp_path)[0] == 0
+    np.save(tmp_path / "em.npy", stack())
+    real = ["--dataset", tmp_path / "em.npy", "--save_minimal", "--until", "align", "--outdir", tmp_path]
+    code, _, err = pipeline(*real)
+    assert code == 0 and "left from an earlier run" in err and "data/em_preprocessed_f32_zyx.npy" in err
+    assert not list(tmp_path.rglob("SYNTHETIC*"))
 
 
 def test_seed_moves_the_cutout_and_offset_fixes_it(pipeline, tmp_path):
@@ -342,7 +356,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path):
     command = [sys.executable, str(ROOT / "run_pipeline.py"), *SMALL, "--outdir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_limit_file_size, cwd=ROOT)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "cannot write" in done.stderr
-    assert not list((tmp_path / "data").iterdir())
+    assert not list((tmp_path / "data").glob("*.npy")) and not [p for p in tmp_path.rglob(".*") if p.is_file()]
 
 
 def test_interrupt_ends_in_one_line_and_on_record(tmp_path):

@@ -23,7 +23,7 @@ def score_run(run: Run) -> None:
             run.scores["synapses"] = score_candidates(
                 run.candidates, run.true_synapses, size, run.settings.stages.graph.min_score, run.labels, truth
             )
-    run.outputs.json("scores", run.scores, "Scores against truth")
+    run.outputs.json("scores", {"synthetic": run.synthetic, **run.scores}, "Scores against truth")
 
 
 def _total_shifts(run: Run) -> pd.DataFrame:

@@ -44,6 +44,7 @@ def cutout_stage(run: Run) -> None:
         run.volume = _read(run, PHANTOM_URI)
     elif run.volume.truth is not None:
         run.synthetic = SYNTHETIC
+    run.outputs.mark_synthetic(run.synthetic)
     for line in run.volume.source["notes"]:
         run.warn(line)
     if settings.simulate_misalignment_px:
@@ -112,6 +113,7 @@ def align_stage(run: Run) -> None:
         aligned = apply_shifts(run.preprocessed, run.shifts)
         record = {"skipped": None, **_alignment_quality(run, aligned)}
     run.aligned = _stored(aligned, settings.aligned_dtype)
+    record["synthetic"] = run.synthetic
     record["sections"] = run.shifts.round(6).to_dict("records")
     run.outputs.json("alignment_shifts", record, "Shift of each section, its reliability, residuals before and after")
     name = f"em_aligned_{settings.aligned_dtype}_zyx"
@@ -191,6 +193,8 @@ def graph_stage(run: Run) -> None:
     """Directed weighted graph with its tables."""
     run.graph = build_graph(run.candidates, run.labels, run.settings.stages.graph, run.volume.voxel_size_nm)
     run.outputs.table("graph_node_stats", node_table(run.graph), "Neurites of the graph: degrees, weights, PageRank")
+    if run.synthetic:
+        run.graph.graph["synthetic"] = run.synthetic
     run.edges = edge_table(run.graph)
     run.outputs.table("graph_edges", run.edges, "Connections: pre, post, weight")
     run.outputs.text("tables/graph.graphml", to_graphml(run.graph), "The graph for Cytoscape, Gephi, networkx")
@@ -200,6 +204,9 @@ def publish_stage(run: Run) -> None:
     """Scores, figures and the report."""
     if run.truth is not None and run.labels is not None:
         score_run(run)
+    left = run.outputs.left_over()
+    if left:
+        run.warn(f"left from an earlier run in {run.outputs.root}, not of this one: {', '.join(left)}")
     publish(run)
 
 

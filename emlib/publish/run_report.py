@@ -32,6 +32,7 @@ SCORE_MEANING = {
     "voxels": "labelled voxels compared",
     "true_segments": "neurites in the truth",
     "pred_segments": "neurites in the prediction",
+    "zero": "what became of predicted 0",
 }
 LARGE_SHARE = 0.25  # a neurite above this share of the volume is suspected of being several
 

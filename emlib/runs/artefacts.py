@@ -18,6 +18,7 @@ import pandas as pd
 from emlib.errors import UserError
 from emlib.volumes.atomic import atomic_path
 
+SYNTHETIC_MARK = "SYNTHETIC_PHANTOM_NOT_REAL_DATA.txt"
 FOLDERS = ("data", "tables", "figures", "runs")
 
 
@@ -115,6 +116,26 @@ class Outputs:
         """Write ``tables/<name>.json``."""
         write_json(self.path(f"tables/{name}.json"), content)
         return self.note(f"tables/{name}.json", what)
+
+    def mark_synthetic(self, note: str | None) -> None:
+        """Put a file into ``data/`` and ``tables/`` whose name says that they are not real; remove it when they are."""
+        for folder in ("data", "tables"):
+            path = self.path(f"{folder}/{SYNTHETIC_MARK}")
+            if note:
+                write_text(path, f"{note}\n")
+            else:
+                path.unlink(missing_ok=True)
+
+    def left_over(self) -> list[str]:
+        """Arrays and tables of an earlier run that this one has not written anew."""
+        written = {artefact.path.as_posix() for artefact in self.written}
+        there = [
+            path
+            for folder, ending in (("data", "npy"), ("tables", "csv"))
+            for path in self.root.glob(f"{folder}/*.{ending}")
+        ]
+        names = sorted(path.relative_to(self.root).as_posix() for path in there)
+        return [name for name in names if name not in written]
 
     def text(self, name: str, content: str, what: str) -> Path:
         """Write a text file named relative to the output folder, UTF-8."""

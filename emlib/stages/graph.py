@@ -173,7 +173,7 @@ def to_graphml(graph: nx.DiGraph) -> str:
     -----
     GraphML after Brandes et al. 2002; Cytoscape, Gephi and igraph read it. Nodes and edges come in ascending order.
     """
-    ordered = nx.DiGraph()
+    ordered = nx.DiGraph(**graph.graph)
     ordered.add_nodes_from(sorted(graph.nodes(data=True), key=lambda item: item[0]))
     ordered.add_edges_from(sorted(graph.edges(data=True), key=lambda item: item[:2]))
     return "\n".join(nx.generate_graphml(ordered)) + "\n"
