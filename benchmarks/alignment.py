@@ -115,17 +115,28 @@ def real_stack(stack, seed):
     moved, added = simulate_misalignment(stack, 2, seed)
     whole = methods(preprocess(stack))
     row("vnc 00–19 + N(0, 2 px), difference, no damage", added, methods(preprocess(moved)), 0.35, origin=whole)
-    damaged = stack.copy()
-    for volume in (moved, damaged):
-        volume[7] = 0
-        volume[12, :, : int(0.4 * volume.shape[2])] = 0
-    found, same = methods(preprocess(moved)), methods(preprocess(damaged))
-    keep = added["z"] != 7
+    found, same, keep = _damaged(moved, stack, added, 7, 12)
     row("  damaged, difference, same damage", added, found, 0.35, origin=same, keep=keep)
     row("  the same, counting the black section", added, found, None, origin=same)
     row("  damaged, difference, whole original", added, found, None, origin=whole, keep=keep)
     row("  damaged, against the added jitter", added, found, None, keep=keep)
+    for black, masked in ((12, 17), (13, 18), (9, 14)):
+        found, same, keep = _damaged(moved, stack, added, black, masked)
+        row(f"  black {black}, masked {masked}: same damage", added, found, None, origin=same, keep=keep)
+        row(f"  black {black}, masked {masked}: whole original", added, found, None, origin=whole, keep=keep)
     likeness("  correlation of neighbours, vnc 00–19 as published", preprocess(stack), whole)
+
+
+def _damaged(moved, stack, added, black, masked):
+    """Shifts with one section black and 40 % of another masked, with and without jitter, and which sections count."""
+    from emlib.stages.preprocess import preprocess
+
+    found = []
+    for volume in (moved.copy(), stack.copy()):
+        volume[black] = 0
+        volume[masked, :, : int(0.4 * volume.shape[2])] = 0
+        found.append(methods(preprocess(volume)))
+    return *found, added["z"] != black
 
 
 def likeness(name, volume, found):
@@ -154,7 +165,7 @@ def phantoms(seed):
     return phantom.em[:64]
 
 
-def speed(name, volume, limits):
+def speed(name, volume):
     """Median seconds of five runs of both stages."""
     import numpy as np
 
@@ -165,8 +176,8 @@ def speed(name, volume, limits):
         start = time.perf_counter()
         ready = preprocess(volume)
         seconds[k] = time.perf_counter() - start, ours(ready)[1]
-    for stage, value, limit in zip(("preprocess", "align"), np.median(seconds, axis=0), limits, strict=True):
-        print(f"{name:<24} {stage:<12} {value:6.2f} s   <= {limit:.2f} s  {'met' if value <= limit else 'NOT MET'}")
+    for stage, value in zip(("preprocess", "align"), np.median(seconds, axis=0), strict=True):
+        print(f"{name:<24} {stage:<12} {value:6.2f} s")
 
 
 def main(argv=None):
@@ -194,9 +205,9 @@ def main(argv=None):
         real_stack(stack, args.seed)
     small = phantoms(args.seed)
     print(f"\nmedians of 5, {get_threads()} threads")
-    speed("phantom 64×256×256", small, (0.35, 0.5))
+    speed("phantom 64×256×256", small)
     if stack is not None:
-        speed("drosophila-vnc 20×1024²", stack, (2.5, 6.0))
+        speed("drosophila-vnc 20×1024²", stack)
     return 0
 
 

@@ -19,6 +19,8 @@ from emlib.stages.global_shifts import misplacement, solve_path
 from emlib.stages.phase_correlation import Band, Match, match, spectrum
 from emlib.threads import map_threads
 
+_SPREAD_PX = 12.0  # how far tiles may scatter, as tissue does, before they lose weight
+
 
 @dataclass(frozen=True)
 class AlignSettings:
@@ -28,6 +30,7 @@ class AlignSettings:
     max_shift_px: float = 40  # larger shifts between neighbours are not looked for
     min_reliability: float = 0.2  # pairs below are dropped; 0 is what sections that cannot match give
     huber_px: float = 0.5  # a pair that disagrees by more than this with the solution loses weight
+    tile_px: int = 96  # pairs are measured by the mean over tiles of this side; sections below two tiles are not
     tissue_sections: int = 32  # shorter stacks cannot tell oblique tissue from misplacement: all movement is undone
     band: Band = field(default_factory=Band)  # which spatial frequencies are compared
 
@@ -111,7 +114,61 @@ def estimate_shifts(volume: np.ndarray, settings: AlignSettings = AlignSettings(
         pairs[name] = np.array([getattr(m, name) for m in matches], float)
     pairs["reliability"] = _reliability(matches)
     pairs["used"] = pairs["reliability"] >= settings.min_reliability
+    if min(shape) >= 2 * settings.tile_px:
+        pairs = _by_tiles(volume, pairs, settings)
     return _solve(pairs, depth, settings), pairs
+
+
+def _by_tiles(volume: np.ndarray, pairs: pd.DataFrame, settings: AlignSettings) -> pd.DataFrame:
+    """Measure pairs anew as the mean over many tiles, each matched by itself.
+
+    One correlation of whole sections finds the most common movement, and that of z to z + 2 is not the sum of the two
+    steps between. A mean over tiles nearly adds up, so that a damaged section can be bridged. Far pairs are measured
+    and used only where they bridge.
+    """
+    shape, side = volume.shape[1:], settings.tile_px
+    path = _path(pairs, len(volume), settings)[0]
+    coarse = pd.DataFrame(np.round(path), columns=["dy", "dx"]).assign(z=np.arange(len(volume)))
+    moved = apply_shifts(volume, coarse)
+    corners = [np.linspace(0, n - side, round(1.1 * n / side)).astype(int) for n in shape]
+    boxes = [(slice(y, y + side), slice(x, x + side)) for y in corners[0] for x in corners[1]]
+    tiles = map_threads(lambda section: [spectrum(section[box], settings.band) for box in boxes], moved)
+    furthest = min(settings.max_shift_px, 0.3 * side)
+
+    def mean(pair: tuple[int, int]) -> np.ndarray:
+        a, b = pair
+        found = [match(s, t, (side, side), settings.band, furthest) for s, t in zip(tiles[a], tiles[b], strict=True)]
+        sure = np.array([max(m.peak - m.chance, 0.0) for m in found])
+        return _robust_mean(np.array([(m.dy, m.dx) for m in found]), sure)
+
+    pairs = pairs.assign(used=pairs["used"] & _needed(pairs, len(volume)))
+    rows = np.flatnonzero(pairs["used"])
+    z0, z1 = pairs["z0"].to_numpy()[rows], pairs["z1"].to_numpy()[rows]
+    residual = np.array(map_threads(mean, zip(z0, z1, strict=True))).reshape(-1, 2)
+    steps = coarse[["dy", "dx"]].to_numpy()
+    found = np.isfinite(residual).all(axis=1)
+    pairs.loc[rows[found], ["dy", "dx"]] = (residual + steps[z1] - steps[z0])[found]
+    return pairs
+
+
+def _needed(pairs: pd.DataFrame, depth: int) -> np.ndarray:
+    """True for neighbours, and for far pairs that span a gap between neighbours without a reliable match."""
+    near = pairs[(pairs["z1"] - pairs["z0"] == 1) & pairs["used"]]
+    broken = np.ones(depth, int)
+    broken[near["z1"]] = 0  # broken[z]: nothing links z - 1 and z
+    gaps = np.cumsum(broken)
+    return ((pairs["z1"] - pairs["z0"] == 1) | (gaps[pairs["z1"]] > gaps[pairs["z0"]])).to_numpy()
+
+
+def _robust_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean with Cauchy weights, about the median; NaN without weight."""
+    if not (weights > 0).any():
+        return np.full(values.shape[1], np.nan)
+    centre = np.median(values[weights > 0], axis=0)
+    for _ in range(15):
+        weight = weights / (1 + ((values - centre) ** 2).sum(axis=1) / _SPREAD_PX**2)
+        centre = weight @ values / weight.sum()
+    return centre
 
 
 def _reliability(matches: list[Match]) -> np.ndarray:
@@ -126,22 +183,32 @@ def _reliability(matches: list[Match]) -> np.ndarray:
     return np.clip(1 - level / np.maximum(peak, 1e-12), 0, 1)
 
 
+def _path(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Place of each section (Z, 2) from the pairs in use, and which sections (Z,) have one."""
+    used = pairs[pairs["used"]]
+    z0, z1 = used["z0"].to_numpy(), used["z1"].to_numpy()
+    # Tissue changes with distance, and correlates at a false shift when it has changed: far pairs bridge what near
+    # ones cannot, and hardly count beside them.
+    trust = used["reliability"].to_numpy() ** 2 / (z1 - z0) ** 4
+    path = solve_path(z0, z1, used[["dy", "dx"]].to_numpy(), trust, depth, settings.huber_px)
+    linked = np.zeros(depth, bool)
+    linked[z0] = linked[z1] = True
+    if linked.any():
+        sections = np.arange(depth)
+        for axis in range(2):
+            path[~linked, axis] = np.interp(sections[~linked], sections[linked], path[linked, axis])
+    return path, linked
+
+
 def _solve(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> pd.DataFrame:
     """One shift per section from the pairs in use, and how the sections agree before and after it."""
     used = pairs[pairs["used"]]
     z0, z1 = used["z0"].to_numpy(), used["z1"].to_numpy()
     measured = used[["dy", "dx"]].to_numpy()
     reliability = used["reliability"].to_numpy()
-    # Tissue changes with distance, and correlates at a false shift when it has changed: far pairs bridge what near
-    # ones cannot, and hardly count beside them.
-    path = solve_path(z0, z1, measured, reliability**2 / (z1 - z0) ** 4, depth, settings.huber_px)
-    linked = np.zeros(depth, bool)
-    linked[z0] = linked[z1] = True
+    path, linked = _path(pairs, depth, settings)
     moves = np.zeros((depth, 2))
     if linked.any():
-        sections = np.arange(depth)
-        for axis in range(2):
-            path[~linked, axis] = np.interp(sections[~linked], sections[linked], path[linked, axis])
         moves = misplacement(path) if depth >= settings.tissue_sections else path - path.mean(axis=0)
 
     before = np.hypot(*measured.T)
