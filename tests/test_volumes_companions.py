@@ -75,7 +75,7 @@ def test_offsets_of_cremi_files_are_honoured(tmp_path):
     [
         (np.zeros((4, 5, 6), "u1"), r"\(4, 5, 6\), which fits neither the volume \(8, 20, 30\) nor its cutout \(4, 10"),
         (np.zeros(WHOLE, "f4"), r"holds float32; labels must be integers"),
-        (np.full(WHOLE, -1), r"holds the label -1; labels must lie in 0"),
+        (np.full(WHOLE, -1), r"holds the label -1; labels must not be negative"),
         (np.full(WHOLE, 2**63, "u8"), r"holds the label 9223372036854775808"),
     ],
 )

@@ -109,7 +109,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     early.add_argument("--config", type=Path)
     config = early.parse_known_args(argv)[0].config
     if config is not None:
-        argv = _config_flags(parser, config) + argv
+        chosen, at = _subcommand(parser, argv)
+        argv = argv[:at] + _config_flags(chosen, config) + argv[at:]
     args = parser.parse_args(argv)
     if args.threads:
         from emlib.threads import set_threads
@@ -118,6 +119,16 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = str(args.threads)
     return args
+
+
+def _subcommand(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.ArgumentParser, int]:
+    """The parser whose flags a configuration names, and where in the command line they begin."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for at, word in enumerate(argv):
+                if word in action.choices:
+                    return action.choices[word], at + 1
+    return parser, 0
 
 
 def _config_flags(parser: argparse.ArgumentParser, path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,44 @@ from emlib.volumes.open import open_volume
 from emlib.volumes.volume import Box, Volume, VolumeSource
 
 CREMI_NO_LABEL = np.uint64(2**64 - 1)
+
+
+def open_labels(spec: str | Path) -> VolumeSource:
+    """Open a label volume of any input format without reading its voxels.
+
+    Parameters
+    ----------
+    spec : str or Path
+        As for `emlib.volumes.open.open_volume`.
+
+    Returns
+    -------
+    VolumeSource
+        Its ``read`` returns integers in the stored dtype (uint8 for a mask of bool), CREMI's 2⁶⁴-1 ("no label") as 0,
+        and raises `UserError` where a label is negative.
+
+    Raises
+    ------
+    UserError
+        If the volume cannot be opened or does not hold integers.
+    """
+    source = open_volume(spec)
+    if source.dtype.kind not in "bui":
+        raise UserError(
+            f"{spec} holds {source.dtype}; labels must be integers: convert it to 16-bit or 32-bit integers"
+        )
+
+    def read(box: Box) -> np.ndarray:
+        labels = source.read(box)
+        if labels.dtype == bool:
+            return labels.astype(np.uint8)
+        if labels.dtype == np.uint64:
+            labels[labels == CREMI_NO_LABEL] = 0
+        elif labels.dtype.kind == "i" and labels.size and (low := int(labels.min())) < 0:
+            raise UserError(f"{spec} holds the label {low}; labels must not be negative")
+        return labels
+
+    return replace(source, read=read, dtype=np.dtype(np.uint8) if source.dtype == bool else source.dtype)
 
 
 def read_labels(spec: str | Path, like: Volume) -> np.ndarray:
@@ -34,17 +73,11 @@ def read_labels(spec: str | Path, like: Volume) -> np.ndarray:
     UserError
         If the labels are not integers, negative, or do not cover the box.
     """
-    source = open_volume(spec)
-    if source.dtype.kind not in "bui":
-        raise UserError(
-            f"{spec} holds {source.dtype}; labels must be integers: convert it to 16-bit or 32-bit integers"
-        )
+    source = open_labels(spec)
     labels = source.read(_same_box(source, like))
-    if labels.dtype == np.uint64:
-        labels[labels == CREMI_NO_LABEL] = 0
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= 2**63:
-        raise UserError(f"{spec} holds the label {low if low < 0 else high}; labels must lie in 0 … 2^63-1")
+    high = int(labels.max())
+    if high >= 2**63:
+        raise UserError(f"{spec} holds the label {high}; labels must lie in 0 … 2^63-1")
     return labels.astype(np.int32 if high < 2**31 else np.int64, copy=False)
 
 

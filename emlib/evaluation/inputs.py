@@ -1,0 +1,123 @@
+"""What an evaluation reads: label volumes and tables, checked before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emlib.errors import UserError
+from emlib.volumes.companions import open_labels
+from emlib.volumes.reading import reading
+from emlib.volumes.units import voxel_size
+from emlib.volumes.volume import ZYX, VolumeSource
+
+
+def open_label_pair(pred: str | Path, truth: str | Path) -> tuple[VolumeSource, VolumeSource]:
+    """Open predicted and true labels of one shape; nothing is read yet.
+
+    Parameters
+    ----------
+    pred, truth : str or Path
+        Any input format of `emlib.volumes.open.open_volume`.
+
+    Returns
+    -------
+    pred, truth : VolumeSource
+
+    Raises
+    ------
+    UserError
+        If either is no label volume, or the shapes differ.
+    """
+    sources = open_labels(pred), open_labels(truth)
+    if sources[0].shape != sources[1].shape:
+        raise UserError(
+            f"the prediction {pred} has shape {sources[0].shape}, the truth {truth} {sources[1].shape} (z, y, x): "
+            "they must be equal; cut one to the box of the other"
+        )
+    return sources
+
+
+def read_whole(source: VolumeSource) -> np.ndarray:
+    """Read a volume into memory, (Z, Y, X)."""
+    z, y, x = (slice(0, length) for length in source.shape)
+    return source.read((z, y, x))
+
+
+def known_voxel_size(given: Iterable[float] | None, *sources: VolumeSource) -> ZYX | None:
+    """Return the user's voxel size in nm (z, y, x), else that of the first file which has one, else None.
+
+    Raises
+    ------
+    UserError
+        If the user's is not three positive numbers.
+    """
+    if given is None:
+        return next((source.voxel_size_nm for source in sources if source.voxel_size_nm), None)
+    size = voxel_size(given)
+    if size is None:
+        raise UserError(f"--voxel_size {tuple(given)} is not three positive numbers of nm (z, y, x)")
+    return size
+
+
+def read_table(
+    path: str | Path, numbers: Iterable[str], ids: Iterable[str] = (), *, optional: Iterable[str] = ()
+) -> pd.DataFrame:
+    """Read a CSV table and check the columns that are needed.
+
+    Parameters
+    ----------
+    path : path
+    numbers : names of columns that must be there and hold finite numbers
+    ids : names of columns that must be there and hold whole numbers of at least 0
+    optional : names among ``numbers`` and ``ids`` that may be absent as a column, but are checked if present
+
+    Returns
+    -------
+    DataFrame
+        All columns of the file; those named are float64 and int64. A table with a header and no rows is allowed.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, it is no CSV, a column is missing, or a value is empty, NaN, infinite or, for an id,
+        not a whole number.
+    """
+    path, numbers, ids, optional = Path(path), list(numbers), list(ids), set(optional)
+    if not path.is_file():
+        raise UserError(f"no such table: {path}")
+    try:
+        with reading(path):
+            table = pd.read_csv(path, comment="#", skipinitialspace=True)
+    except UserError as error:
+        if isinstance(error.__cause__, pd.errors.EmptyDataError):
+            raise UserError(
+                f"{path} is empty; a table needs at least a header with {', '.join(numbers + ids)}"
+            ) from error
+        raise
+    table.columns = [str(name).strip() for name in table.columns]
+    missing = [name for name in numbers + ids if name not in table and name not in optional]
+    if missing:
+        there = ", ".join(table.columns[:12])
+        raise UserError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {there}")
+    for name in [name for name in numbers + ids if name in table]:
+        table[name] = _checked(table[name], path, whole=name in ids)
+    return table
+
+
+def _checked(column: pd.Series, path: Path, whole: bool) -> pd.Series:
+    """A column as numbers, or an error that names the first row which is none (counted from the header as line 1)."""
+    values = pd.to_numeric(column, errors="coerce")
+    wrong = ~np.isfinite(values.to_numpy(np.float64))
+    if whole:
+        wrong |= (values < 0).to_numpy() | (values != values.round()).to_numpy()
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        kind = "a whole number of at least 0" if whole else "a number"
+        raise UserError(
+            f"{path}, line {row + 2}: {column.name} is {column.iloc[row]!r}, not {kind}; mend or drop the row"
+        )
+    return values.astype(np.int64 if whole else np.float64)
