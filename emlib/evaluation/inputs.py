@@ -91,7 +91,7 @@ def read_table(
         raise UserError(f"no such table: {path}")
     try:
         with reading(path):
-            table = pd.read_csv(path, comment="#", skipinitialspace=True)
+            table = pd.read_csv(path, skipinitialspace=True)
     except UserError as error:
         if isinstance(error.__cause__, pd.errors.EmptyDataError):
             raise UserError(

@@ -87,6 +87,23 @@ def add_volume(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
+def add_pair(parser: argparse.ArgumentParser, what: str, *, voxels: bool = True) -> argparse._ArgumentGroup:
+    """Add ``--pred`` and ``--truth``, and with ``voxels`` the voxel size; return their group."""
+    group = parser.add_argument_group("input")
+    group.add_argument("--pred", required=True, metavar="PATH", help=f"predicted {what}")
+    group.add_argument("--truth", required=True, metavar="PATH", help="the truth, likewise")
+    if voxels:
+        size = {"type": positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
+        group.add_argument("--voxel_size", help="nm (default: the file's)", **size)
+    return group
+
+
+def add_partner_labels(group: argparse._ArgumentGroup) -> None:
+    """Add the label volumes that tell which predicted neurite is which true one."""
+    group.add_argument("--pred_labels", metavar="LABELS", help="predicted neurites, to map ids by overlap")
+    group.add_argument("--truth_labels", metavar="LABELS", help="true neurites of the same shape")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every script has: where to write, how many threads, how much to say."""
     group = parser.add_argument_group("run")
