@@ -1,6 +1,6 @@
 """Score a segmentation, organelle masks, synapses or a graph against truth, and against chance.
 
-python evaluate.py segmentation --pred outputs/data/neurite_labels_i32_zyx.npy --truth neurites.tif --voxel_size 10 10 10
+python evaluate.py segmentation --pred outputs/data/neurite_labels_i32_zyx.npy --truth neurites.tif
 python evaluate.py masks --pred outputs/predictions --truth data/drosophila-vnc/test --voxel_size 50 4.6 4.6
 """
 
@@ -16,12 +16,16 @@ def add_segmentation(commands):
     how = parser.add_argument_group("scoring")
     zeros = ("fill", "background", "singletons", "ignore")
     how.add_argument("--zero", choices=zeros, default="fill", help="what becomes of predicted 0 (default: fill)")
-    how.add_argument("--border_nm", type=float, default=0.0, help="leave out truth this near a border, in plane")
+    how.add_argument(
+        "--border_nm", type=cli.positive(float), default=0.0, help="leave out truth this near a border, in plane"
+    )
     how.add_argument("--relabel", choices=("3d", "2d"), help="score the truth's connected pieces, not its ids")
     how.add_argument("--per_section", action="store_true", help="score each section for itself, report the means")
     how.add_argument("--skeletons", metavar="SWC|make", help="file or folder of SWC, or make them from the truth: ERL")
     how.add_argument("--skeleton_unit", choices=("nm", "um", "voxel"), default="nm", help="of the SWC coordinates")
-    how.add_argument("--worst", type=int, default=20, metavar="N", help="rows of worst merges and of worst splits")
+    how.add_argument(
+        "--worst", type=cli.positive(int), default=20, metavar="N", help="rows of worst merges and of splits"
+    )
 
 
 def add_masks(commands):
@@ -46,7 +50,9 @@ def add_synapses(commands):
     how.add_argument("--max_distance_nm", help="farthest match (default: 200)", **far)
     how.add_argument("--min_score", type=float, metavar="S", help="predictions below count for the curve alone")
     how.add_argument("--per_section", action="store_true", help="of a mask: components within each section")
-    how.add_argument("--min_size", type=float, default=0.0, help="of a mask: smaller components are ignored, nm³ or nm²")
+    how.add_argument(
+        "--min_size", type=float, default=0.0, help="of a mask: smaller components are ignored, nm³ or nm²"
+    )
     how.add_argument("--draws", type=cli.positive(int), default=100, help="draws of chance (default: 100)")
 
 

@@ -5,9 +5,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.metrics import adapted_rand_error, variation_of_information
 
-from emlib.measure.instances import contingency, fill_zero, score_instances
+from emlib.measure.borders import near_borders
+from emlib.measure.contingency import Contingency, combine, contingency
+from emlib.measure.errors import meeting_place, worst_errors
+from emlib.measure.instances import chance_scores, fill_zero, score_instances
+from emlib.measure.pieces import Pieces
+from emlib.threads import set_threads
 
 
 def random_labels(seed, truth_dtype=np.int32, pred_dtype=np.int32):
@@ -115,3 +121,139 @@ def test_mismatches_are_refused():
         contingency(np.ones((1, 1, 1)), np.ones((1, 1, 1), int))
     with pytest.raises(ValueError, match="zero must be one of"):
         score_instances(np.ones((1, 1, 1), int), np.ones((1, 1, 1), int), zero="maybe")
+
+
+def test_singletons_equal_one_id_per_voxel():
+    """The SNEMI3D script's treatment of predicted 0, done by hand: each such voxel gets an id of its own."""
+    truth, pred = random_labels(4)
+    alone = pred.astype(np.int64)
+    alone[pred == 0] = 100 + np.arange((pred == 0).sum())
+    by_hand = score_instances(truth, alone, zero="background")
+    found = score_instances(truth, pred, zero="singletons")
+    assert found == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_chance_is_what_shuffling_gives():
+    rng = np.random.default_rng(0)
+    truth, pred = np.repeat([1, 2, 3, 4], 5000), np.repeat([1, 2], [14000, 6000])
+    truth[:2000] = 0
+    table = contingency(truth[None, None], pred[None, None])
+    pred[2000:] = rng.permutation(pred[2000:])
+    shuffled = score_instances(truth[None, None], pred[None, None])
+    merged = score_instances(truth[None, None], np.ones((1, 1, 20000), int))
+    chance = chance_scores(table)
+    for name in ("voi_split", "voi_merge", "arand", "rand_precision", "rand_recall", "cremi_score"):
+        assert chance["one_segment"][name] == pytest.approx(merged[name], abs=1e-12)
+        assert chance["same_sizes_at_random"][name] == pytest.approx(shuffled[name], abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_table_of_a_volume_is_the_sum_of_its_slabs(seed):
+    truth, pred = random_labels(seed, np.uint16, np.uint64)
+    whole = contingency(truth, pred)
+    parts = combine(contingency(truth[z : z + 1], pred[z : z + 1], first_section=z) for z in range(len(truth)))
+    for name in ("truth", "pred", "voxels"):
+        assert np.array_equal(getattr(whole, name), getattr(parts, name))
+        assert getattr(parts, name).dtype == getattr(whole, name).dtype
+    for table in (whole, parts):
+        assert np.array_equal(truth.ravel()[table.place], table.truth)
+        assert np.array_equal(pred.ravel()[table.place], table.pred)
+
+
+def test_place_is_the_middle_of_the_longest_run():
+    truth = np.array([[[1, 2, 1, 1, 1, 2, 1]]])
+    table = contingency(truth, np.ones_like(truth))
+    assert table.place[table.truth == 1].tolist() == [3] and table.run.tolist() == [3, 1]
+
+
+def test_the_table_does_not_depend_on_threads():
+    rng = np.random.default_rng(0)
+    truth, pred = rng.integers(0, 9, (2, 4, 1024, 1024)).astype(np.uint8)
+    tables = []
+    for threads in (1, 2):
+        set_threads(threads)
+        tables.append(contingency(truth, pred))
+    set_threads(None)
+    assert all(np.array_equal(getattr(tables[0], f), getattr(tables[1], f)) for f in Contingency.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_worst_errors_add_up_to_voi(seed):
+    truth, pred = random_labels(seed)
+    table = contingency(truth, pred)
+    scores = score_instances(truth, pred, zero="background")
+    for kind, name in (("merge", "voi_merge"), ("split", "voi_split")):
+        found = worst_errors(table, kind, 1000)
+        assert found["bits"].sum() == pytest.approx(scores[name], abs=1e-12)
+        assert found["bits"].is_monotonic_decreasing and len(worst_errors(table, kind, 2)) == min(2, len(found))
+        for row in found.itertuples():
+            inside = (pred == row.id) & (truth != 0) if kind == "merge" else truth == row.id
+            parts = Counter((truth if kind == "merge" else pred)[inside].tolist())
+            assert (row.voxels, row.parts) == (inside.sum(), len(parts))
+            assert sorted(parts.values())[-2:] == [row.second_voxels, row.first_voxels]
+            assert parts[row.first] == row.first_voxels and parts[row.second] == row.second_voxels
+
+
+def test_a_perfect_segmentation_has_no_errors_and_no_truth_none():
+    truth = random_labels(0)[0]
+    assert worst_errors(contingency(truth, truth), "merge", 5).empty
+    assert worst_errors(contingency(0 * truth, truth), "split", 5).empty
+
+
+def test_meeting_place_is_where_the_parts_touch():
+    truth = np.zeros((3, 8, 20), int)
+    truth[:, :, :10], truth[:, :, 10:] = 1, 2
+    pred = np.ones_like(truth)
+    pred[:, :4], pred[0] = 7, 7  # one id over both, so that 7 merges 1 and 2 everywhere but below
+    assert meeting_place(truth, pred, "merge", 7, (1, 2), (1, 1, 1))[2] == 10
+    assert meeting_place(truth, pred, "merge", 7, (2, 1), (1, 1, 1))[2] == 9
+    assert meeting_place(truth, pred, "merge", 7, (1, 3), (1, 1, 1)) is None
+    z, y, x = meeting_place(truth, pred, "split", 1, (7, 1), (1, 1, 1))
+    assert pred[z, y, x] == 1 and truth[z, y, x] == 1 and 7 in (pred[z - 1, y, x], pred[z, y - 1, x])
+
+
+def test_meeting_place_measures_in_nm():
+    truth, pred = np.zeros((3, 1, 9), int), np.ones((3, 1, 9), int)
+    truth[0, 0, 0], truth[2, 0, 0], truth[0, 0, 5] = 1, 2, 2  # 2 sections below, or 5 pixels beside
+    assert meeting_place(truth, pred, "merge", 1, (1, 2), (1, 1, 1)) == (2, 0, 0)
+    assert meeting_place(truth, pred, "merge", 1, (1, 2), (10, 1, 1)) == (0, 0, 5)
+
+
+@pytest.mark.parametrize("in_plane", [False, True])
+@pytest.mark.parametrize("thick", [1, 2, 5])
+def test_pieces_in_slabs_are_pieces_of_the_whole(thick, in_plane):
+    rng = np.random.default_rng(thick)
+    labels = rng.integers(0, 4, (5, 12, 12)).astype(np.uint8) * (rng.random((5, 12, 12)) < 0.5)
+    labels = labels.astype(np.uint8)
+    pieces = Pieces(in_plane)
+    numbers = np.concatenate([pieces.add(labels[z : z + thick]) for z in range(0, 5, thick)])
+    found = pieces.final(numbers)
+    structure = np.ones((3, 3, 3), bool)
+    if in_plane:
+        structure[[0, 2]] = False
+    expected = np.zeros(labels.shape, int)
+    for value in (1, 2, 3):
+        mine = ndimage.label(labels == value, structure)[0]
+        expected[mine > 0] = mine[mine > 0] + expected.max()
+    assert score_instances(expected, found, zero="background")["voi"] == 0  # the same up to the numbers
+    assert np.array_equal(found == 0, labels == 0)
+    assert np.array_equal(pieces.ids()[found], labels)
+
+
+def test_near_borders_equals_its_definition():
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 4, (2, 4, 4)), np.ones((1, 4, 5), int))
+    found = near_borders(labels, (4.0, 6.0), 9.0)
+    for z, section in enumerate(labels):
+        padded = np.pad(section, 1, mode="edge")
+        border = np.zeros(section.shape, bool)
+        for dy, dx in ((0, 1), (2, 1), (1, 0), (1, 2)):
+            border |= padded[dy : dy + section.shape[0], dx : dx + section.shape[1]] != section
+        at = np.argwhere(border) * (4.0, 6.0)
+        for y, x in np.ndindex(section.shape):
+            distance = np.hypot(*(at - (y * 4.0, x * 6.0)).T).min()
+            assert found[z, y, x] == (distance <= 9.0)
+
+
+def test_a_section_of_one_id_has_no_border():
+    assert not near_borders(np.ones((1, 4, 4), int), (1, 1), 5).any()

@@ -1,75 +1,18 @@
 """Scores of an instance segmentation against truth: variation of information, adapted Rand error, CREMI score.
 
-All come from one sparse contingency table, the number of voxels that each pair (true id, predicted id) shares.
+All come from one sparse contingency table (see `emlib.measure.contingency`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from scipy import ndimage
+from bioimage_cpp.distance import distance_transform
 
+from emlib.measure.contingency import Contingency, contingency, marginal
 from emlib.threads import map_threads
 
 ZERO_CHOICES = ("fill", "background", "singletons", "ignore")
-
-
-@dataclass(frozen=True)
-class Contingency:
-    """Voxels shared by each pair of ids that occurs, sorted by (truth, pred).
-
-    Attributes
-    ----------
-    truth, pred : (P,) int64 or uint64 arrays
-        The ids of each pair.
-    voxels : (P,) int64 array
-        How many voxels carry the pair.
-    """
-
-    truth: np.ndarray
-    pred: np.ndarray
-    voxels: np.ndarray
-
-
-def contingency(truth: np.ndarray, pred: np.ndarray) -> Contingency:
-    """Count the voxels of each (true id, predicted id) pair where truth is not 0.
-
-    Parameters
-    ----------
-    truth, pred : integer arrays of one shape
-        Any integer dtype; ids of any size. ``truth == 0`` is unlabelled and left out; ``pred == 0`` is an id like any
-        other (see ``fill_zero`` for what else can be done with it).
-
-    Returns
-    -------
-    Contingency
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or a dtype is not an integer.
-    """
-    truth, pred = np.asarray(truth), np.asarray(pred)
-    if truth.shape != pred.shape:
-        raise ValueError(f"truth has shape {truth.shape}, prediction {pred.shape}: they must be equal")
-    for name, array in (("truth", truth), ("prediction", pred)):
-        if array.dtype.kind not in "iu":
-            raise ValueError(f"{name} has dtype {array.dtype}: labels must be integers")
-    truth, pred = truth.ravel(), pred.ravel()
-    if truth.size == 0:
-        return Contingency(truth[:0].astype(np.int64), pred[:0].astype(np.int64), np.zeros(0, np.int64))
-    # Labels are constant over long runs along x, so counting runs instead of voxels makes the sort ten times shorter.
-    starts = np.flatnonzero((truth[1:] != truth[:-1]) | (pred[1:] != pred[:-1])) + 1
-    starts = np.concatenate([[0], starts])
-    lengths = np.diff(starts, append=truth.size)
-    known = truth[starts] != 0
-    starts, lengths = starts[known], lengths[known]
-    truth_ids, t = np.unique(truth[starts], return_inverse=True)
-    pred_ids, p = np.unique(pred[starts], return_inverse=True)
-    pairs, which = np.unique(t * np.int64(max(len(pred_ids), 1)) + p, return_inverse=True)
-    voxels = np.bincount(which, weights=lengths, minlength=len(pairs)).astype(np.int64)
-    return Contingency(truth_ids[pairs // max(len(pred_ids), 1)], pred_ids[pairs % max(len(pred_ids), 1)], voxels)
+SCORES = ("voi_split", "voi_merge", "voi", "arand", "rand_precision", "rand_recall", "cremi_score")
 
 
 def fill_zero(labels: np.ndarray) -> np.ndarray:
@@ -91,8 +34,11 @@ def fill_zero(labels: np.ndarray) -> np.ndarray:
         hole = section == 0
         if not hole.any() or hole.all():
             return section
-        index = ndimage.distance_transform_edt(hole, return_distances=False, return_indices=True)
-        return section[tuple(index)]
+        nearest = distance_transform(hole, return_distances=False, return_indices=True)
+        at = np.flatnonzero(hole)
+        filled = section.copy()
+        filled.ravel()[at] = section[tuple(nearest.reshape(2, -1)[:, at])]
+        return filled
 
     return np.stack(map_threads(fill, sections)).reshape(labels.shape)
 
@@ -112,22 +58,12 @@ def score_instances(truth: np.ndarray, pred: np.ndarray, *, zero: str = "fill") 
     Returns
     -------
     dict
-        ``voi_split`` = H(pred | truth) and ``voi_merge`` = H(truth | pred) in bits, their sum ``voi``, ``arand``
-        (adapted Rand error, 0 is perfect) with ``rand_precision`` (low when neurites are merged) and ``rand_recall``
-        (low when they are split), ``cremi_score`` = sqrt(arand · voi), ``voxels`` compared, ``true_segments``,
-        ``pred_segments``. All scores are NaN when no labelled voxel is left.
+        As `score_table`.
 
     Raises
     ------
     ValueError
         If the shapes differ, a dtype is not an integer, or ``zero`` is unknown.
-
-    Notes
-    -----
-    Variation of information: Meila 2007, split into its two conditional entropies as in Nunez-Iglesias et al. 2013.
-    Adapted Rand error: 1 minus the F-score of the Rand index (Arganda-Carreras et al. 2015), here over all labelled
-    voxels in the CREMI manner: pairs of a voxel with itself are counted, which vanishes for large volumes.
-    scikit-image 0.26's ``adapted_rand_error`` returns precision and recall the other way round.
 
     Examples
     --------
@@ -136,60 +72,105 @@ def score_instances(truth: np.ndarray, pred: np.ndarray, *, zero: str = "fill") 
     >>> scores["voi_split"], scores["voi_merge"], scores["rand_precision"], scores["rand_recall"]
     (0.0, 1.0, 0.5, 1.0)
     """
+    pred = np.asarray(pred)
+    return score_table(contingency(truth, fill_zero(pred) if zero == "fill" else pred), zero=zero)
+
+
+def score_table(table: Contingency, *, zero: str = "fill") -> dict[str, float]:
+    """Score an instance segmentation by its contingency table with the truth.
+
+    Parameters
+    ----------
+    table : Contingency
+    zero : {"fill", "background", "singletons", "ignore"}
+        As in `score_instances`; for "fill" the prediction was filled before it was counted.
+
+    Returns
+    -------
+    dict
+        ``voi_split`` = H(pred | truth) and ``voi_merge`` = H(truth | pred) in bits, their sum ``voi``, ``arand``
+        (adapted Rand error, 0 is perfect) with ``rand_precision`` (low when neurites are merged) and ``rand_recall``
+        (low when they are split), ``cremi_score`` = sqrt(arand · voi), ``voxels`` compared, ``true_segments``,
+        ``pred_segments``. All scores are NaN when no labelled voxel is left.
+
+    Raises
+    ------
+    ValueError
+        If ``zero`` is unknown.
+
+    Notes
+    -----
+    Variation of information: Meila 2007, split into its two conditional entropies as in Nunez-Iglesias et al. 2013.
+    Adapted Rand error: 1 minus the F-score of the Rand index (Arganda-Carreras et al. 2015). CREMI score: the geometric
+    mean of the two (cremi.org).
+
+    Public implementations differ in four ways, and here is which one this follows:
+
+    - Predicted 0. scikit-image counts it as one segment (``background``). The SNEMI3D script and CREMI count each of
+      its voxels as a segment of its own for the Rand error (``singletons``), which punishes a drawn membrane. Neither
+      suits a prediction with thin gaps between neurites, where the score would be that of the gaps: hence ``fill``.
+    - Pairs of a voxel with itself. The SNEMI3D script and CREMI count them, as here; scikit-image leaves them out. The
+      difference is of the order of segments per voxel.
+    - Which is precision. A merger makes pairs that are together in the prediction alone, which lowers precision =
+      Σ n_tp² / Σ n_p²; so here, in SNEMI3D and CREMI. scikit-image 0.26 returns the two names the other way round.
+    - The order of VOI. scikit-image returns (split, merge) when the truth comes first, as here.
+    """
     if zero not in ZERO_CHOICES:
         raise ValueError(f"zero must be one of {', '.join(ZERO_CHOICES)}, got {zero!r}")
-    if zero == "fill":
-        pred = fill_zero(np.asarray(pred))
-    table = contingency(truth, pred)
+    single = 0
     if zero == "ignore":
-        keep = table.pred != 0
-        table = Contingency(table.truth[keep], table.pred[keep], table.voxels[keep])
+        table = table.keep(table.pred != 0)
     elif zero == "singletons":
-        table = _singletons(table)
-    return _scores(table)
-
-
-def _singletons(table: Contingency) -> Contingency:
-    """Make each voxel with predicted 0 a segment of its own."""
-    zero = table.pred == 0
-    counts = table.voxels[zero]
-    # New ids only need to differ from each other and from those in use: renumber what is there first.
-    pred = np.unique(table.pred[~zero], return_inverse=True)[1]
-    single = np.arange(counts.sum(), dtype=np.int64) + (pred.max() + 1 if len(pred) else 0)
-    return Contingency(
-        np.concatenate([table.truth[~zero], np.repeat(table.truth[zero], counts)]),
-        np.concatenate([pred, single]),
-        np.concatenate([table.voxels[~zero], np.ones(len(single), np.int64)]),
-    )
-
-
-def _marginal(ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum the weights of each id; one entry per distinct id."""
-    return np.bincount(np.unique(ids, return_inverse=True)[1], weights=weights)
-
-
-def _entropy_bits(p: np.ndarray) -> float:
-    return float(-(p * np.log2(p)).sum())
-
-
-def _scores(table: Contingency) -> dict[str, float]:
-    """Scores from the contingency table alone."""
-    total = table.voxels.sum()
-    names = ("voi_split", "voi_merge", "voi", "arand", "rand_precision", "rand_recall", "cremi_score")
+        single = int(table.voxels[table.pred == 0].sum())
+    total = int(table.voxels.sum())
     if total == 0:
-        return {**dict.fromkeys(names, float("nan")), "voxels": 0, "true_segments": 0, "pred_segments": 0}
-    pair = table.voxels / total
-    truth, pred = _marginal(table.truth, pair), _marginal(table.pred, pair)
-    joint = _entropy_bits(pair)
-    split = max(joint - _entropy_bits(truth), 0.0)  # rounding can leave -1e-16
-    merge = max(joint - _entropy_bits(pred), 0.0)
-    together = (pair**2).sum()
-    precision, recall = together / (pred**2).sum(), together / (truth**2).sum()
-    arand = max(1 - 2 * precision * recall / (precision + recall), 0.0)
-    values = (split, merge, split + merge, arand, precision, recall, np.sqrt(arand * (split + merge)))
+        return {**dict.fromkeys(SCORES, float("nan")), "voxels": 0, "true_segments": 0, "pred_segments": 0}
+    truth, in_truth = marginal(table.truth, table.voxels)
+    named = table.pred != 0 if single else np.ones(len(table.pred), bool)
+    pred, in_pred = marginal(table.pred[named], table.voxels[named])
+    pair = table.voxels[named]
+    # The conditional entropies are summed directly: as differences of entropies a perfect score would not be exactly 0.
+    split = (pair * np.log2(truth[in_truth[named]] / pair)).sum() / total
+    if single:
+        alone = ~named
+        split += (table.voxels[alone] * np.log2(truth[in_truth[alone]])).sum() / total
+    merge = (pair * np.log2(pred[in_pred] / pair)).sum() / total
+    together, same = ((voxels**2).sum() + single for voxels in (pair.astype(float), pred))
     return {
-        **{name: float(value) for name, value in zip(names, values, strict=True)},
-        "voxels": int(total),
+        **_named(split, merge, together / same, together / (truth**2).sum()),
+        "voxels": total,
         "true_segments": len(truth),
-        "pred_segments": len(pred),
+        "pred_segments": len(pred) + single,
     }
+
+
+def chance_scores(table: Contingency) -> dict[str, dict[str, float]]:
+    """Scores of two predictions that know nothing of the image.
+
+    Parameters
+    ----------
+    table : Contingency
+
+    Returns
+    -------
+    dict of dict
+        ``one_segment``: everything is one neurite. ``same_sizes_at_random``: as many segments as predicted, of the same
+        sizes, but each voxel drawn at random; computed as its limit for many voxels, where the two are independent.
+    """
+    total = float(table.voxels.sum())
+    if not total:
+        return {name: dict.fromkeys(SCORES, float("nan")) for name in ("one_segment", "same_sizes_at_random")}
+    truth, pred = (marginal(ids, table.voxels)[0] / total for ids in (table.truth, table.pred))
+    return {"one_segment": _independent(truth, np.ones(1)), "same_sizes_at_random": _independent(truth, pred)}
+
+
+def _independent(truth: np.ndarray, pred: np.ndarray) -> dict[str, float]:
+    """Scores of two independent segmentations from the shares of their segments."""
+    split, merge = (float((shares * np.log2(1 / shares)).sum()) for shares in (pred, truth))
+    return _named(split, merge, (truth**2).sum(), (pred**2).sum())
+
+
+def _named(split: float, merge: float, precision: float, recall: float) -> dict[str, float]:
+    arand = max(1 - 2 * precision * recall / (precision + recall), 0.0)  # rounding can leave -1e-16
+    values = (split, merge, split + merge, arand, precision, recall, np.sqrt(arand * (split + merge)))
+    return {name: float(value) for name, value in zip(SCORES, values, strict=True)}

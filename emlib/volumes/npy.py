@@ -28,7 +28,9 @@ def open_npy(path: Path) -> VolumeSource:
     def read(box: Box) -> np.ndarray:
         return np.array(axes.read(_map(path), box))
 
-    return VolumeSource(str(path), axes.shape, array.dtype, read, voxel_size(_sidecar(path).get("voxel_size_nm")))
+    sidecar = _sidecar(path)
+    notes = {"synthetic": sidecar["synthetic"]} if sidecar.get("synthetic") else {}
+    return VolumeSource(str(path), axes.shape, array.dtype, read, voxel_size(sidecar.get("voxel_size_nm")), notes=notes)
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:

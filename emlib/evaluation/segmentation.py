@@ -1,0 +1,172 @@
+"""Score neurite labels against true ones: VOI, adapted Rand error, CREMI score, run length, and where they are wrong.
+
+1. Read both volumes once: count pairs of ids, look up the nodes of skeletons.
+2. Score, beside two predictions by chance.
+3. List the worst merges and splits with a place to look at; draw the worst of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emlib.errors import UserError
+from emlib.evaluation.error_views import error_view, locate
+from emlib.evaluation.inputs import read_whole
+from emlib.evaluation.label_pass import LabelPair, Preparation, count_pairs, open_pair
+from emlib.evaluation.outcome import describe, save_scores, table_lines
+from emlib.measure.contingency import Contingency
+from emlib.measure.errors import worst_errors
+from emlib.measure.instances import SCORES, chance_scores, score_table
+from emlib.measure.skeletons import NodeLabels, expected_run_length, make_skeletons
+from emlib.publish.figure_errors import figure_errors
+from emlib.publish.figures import save_figure
+from emlib.runs.artefacts import Outputs
+from emlib.volumes.swc import Skeleton, read_skeletons
+
+SHOWN_ROWS = 5
+FIGURE = "evaluate_segmentation_worst"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the figures; named as the flags of ``evaluate.py segmentation``."""
+
+    voxel_size: tuple[float, float, float] | None = None
+    em: str | None = None
+    zero: str = "fill"
+    border_nm: float = 0.0
+    relabel: str | None = None  # "3d" or "2d"
+    per_section: bool = False
+    skeletons: str | None = None  # SWC file or folder, or "make"
+    skeleton_unit: str = "nm"
+    worst: int = 20
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to labels before they are counted."""
+        return Preparation(self.zero, self.border_nm, self.relabel, self.per_section)
+
+
+def evaluate(pred: str, truth: str, outputs: Outputs, settings: Settings) -> list[str]:
+    """Score labels; write ``tables/evaluate_segmentation*`` and the figure of the worst errors.
+
+    Parameters
+    ----------
+    pred, truth : str
+        Label volumes of one shape, any input format.
+    outputs : Outputs
+    settings : Settings
+
+    Returns
+    -------
+    list of str
+        Lines for the shell.
+
+    Raises
+    ------
+    UserError
+        If the volumes cannot be compared, nothing is labelled, or a setting needs a voxel size that is not known.
+    """
+    pair = open_pair(pred, truth, settings.em, settings.voxel_size)
+    skeletons = _skeletons(pair, settings)
+    nodes = None if skeletons is None else NodeLabels(skeletons, pair.truth.shape)
+    tables, names = count_pairs(pair, settings.preparation, nodes and nodes.add)
+    if not any(table.voxels.size for table in tables):
+        raise UserError(f"{truth} holds no labelled voxel{' away from borders' * (settings.border_nm > 0)} to score on")
+    rows, sections = _scored(tables, settings.zero)
+    result: dict[str, Any] = {**rows.pop("prediction"), "zero": settings.zero, "chance": rows}
+    if nodes is not None:
+        result["skeletons"] = expected_run_length(skeletons, nodes.ids, pair.voxel_size_nm)
+    errors = {kind: _worst(tables, names, kind, pair, settings) for kind in ("merge", "split")}
+    worst = pd.concat([table.assign(kind=kind) for kind, table in errors.items()])
+    _write(outputs, pair, result, worst, sections, settings)
+    _draw(outputs, pair, errors, settings)
+    return _lines(result, errors)
+
+
+def _skeletons(pair: LabelPair, settings: Settings) -> list[Skeleton] | None:
+    needing = ["--border_nm"] * (settings.border_nm > 0) + ["--skeletons"] * (settings.skeletons is not None)
+    if needing and pair.voxel_size_nm is None:
+        raise UserError(
+            f"{needing[0]} needs the voxel size, which the files do not tell; give --voxel_size Z Y X in nm"
+        )
+    if settings.skeletons is None:
+        return None
+    if settings.skeletons == "make":
+        return make_skeletons(read_whole(pair.truth), pair.voxel_size_nm)
+    return read_skeletons(settings.skeletons, pair.voxel_size_nm, settings.skeleton_unit)
+
+
+def _scored(tables: list[Contingency], zero: str) -> tuple[dict[str, dict[str, float]], pd.DataFrame | None]:
+    """Scores of the prediction and of chance by name; with a table per section their means, and those of each."""
+    if len(tables) == 1:
+        return {"prediction": score_table(tables[0], zero=zero), **chance_scores(tables[0])}, None
+    filled = {z: table for z, table in enumerate(tables) if table.voxels.size}
+    each = pd.DataFrame([{"z": z, **score_table(table, zero=zero)} for z, table in filled.items()])
+    chance = [chance_scores(table) for table in filled.values()]
+    rows = {"prediction": {**each[list(SCORES)].mean().to_dict(), **each.iloc[:, -3:].sum().to_dict()}}
+    for name in chance[0]:
+        rows[name] = pd.DataFrame([one[name] for one in chance]).mean().to_dict()
+    return rows, each
+
+
+def _worst(
+    tables: list[Contingency], names: np.ndarray | None, kind: str, pair: LabelPair, settings: Settings
+) -> pd.DataFrame:
+    """The worst errors of one kind, each with the voxel to look at; ids are those of the files."""
+    if settings.zero in ("singletons", "ignore"):
+        tables = [table.keep(table.pred != 0) for table in tables]
+    found = pd.concat([worst_errors(table, kind, settings.worst) for table in tables])
+    found = found.sort_values("bits", ascending=False, kind="stable").head(settings.worst).reset_index(drop=True)
+    if names is not None:
+        for column in ["id"] if kind == "split" else ["first", "second"]:
+            found[column] = names[found[column].to_numpy(np.int64)]
+    return locate(found, kind, pair, settings.zero == "fill")
+
+
+def _write(
+    outputs: Outputs, pair: LabelPair, result: dict, worst: pd.DataFrame, sections: pd.DataFrame | None, how: Settings
+) -> None:
+    rows = {"prediction": {name: value for name, value in result.items() if np.isscalar(value)}, **result["chance"]}
+    table = pd.DataFrame([{"row": name, **values} for name, values in rows.items()])
+    outputs.table("evaluate_segmentation", table, "Segmentation scores, and those of chance")
+    columns = ["kind", "id", "bits", "voxels", "parts", "first", "second", "first_voxels", "second_voxels", *"zyx"]
+    outputs.table("evaluate_segmentation_worst", worst[columns], "The worst merges and splits")
+    if sections is not None:
+        outputs.table("evaluate_segmentation_sections", sections, "Segmentation scores of each section")
+    inputs = {"pred": describe(pair.pred), "truth": describe(pair.truth)}
+    content = {**result, "worst": worst[columns].to_dict("records"), "synthetic": pair.synthetic}
+    used = {**asdict(how), "voxel_size": pair.voxel_size_nm}
+    save_scores(outputs, "segmentation", content, inputs, used, "Segmentation scores")
+
+
+def _draw(outputs: Outputs, pair: LabelPair, errors: dict[str, pd.DataFrame], settings: Settings) -> None:
+    fill = settings.zero == "fill"
+    views = [error_view(table.iloc[0], kind, pair, fill) for kind, table in errors.items() if len(table)]
+    figure = figure_errors(views, pair.voxel_size_nm, pair.synthetic)
+    for path in save_figure(figure, outputs.path("figures"), FIGURE):
+        outputs.note(f"figures/{path.name}", "The worst merge and the worst split")
+
+
+def _lines(result: dict[str, Any], errors: dict[str, pd.DataFrame]) -> list[str]:
+    rows = {"prediction": result, **result["chance"]}
+    table = pd.DataFrame([{"": name, **{score: values[score] for score in SCORES}} for name, values in rows.items()])
+    lines = table_lines(table)
+    counts = (f"{result[name]:,}" for name in ("voxels", "true_segments", "pred_segments"))
+    lines.append("VOI in bits; {} labelled voxels, {} true and {} predicted segments".format(*counts))
+    if "skeletons" in result:
+        run = result["skeletons"]
+        lines.append(
+            f"ERL {run['erl_nm'] / 1000:.2f} of {run['erl_max_nm'] / 1000:.2f} µm possible ({run['erl_ratio']:.3f}); "
+            f"{run['skeletons']} skeletons, {run['path_nm'] / 1000:.0f} µm of path"
+        )
+    for kind, found in errors.items():
+        if len(found):
+            parts = "true" if kind == "merge" else "predicted"
+            lines += ["", f"worst {kind}s: bits of VOI, the two largest {parts} parts, and where they meet"]
+            lines += table_lines(found.head(SHOWN_ROWS), digits=4)
+    return lines
