@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 
 from emlib.evaluation import evaluate, label_pass
@@ -234,4 +235,5 @@ def test_real_volume_scores_itself(real_data, tmp_path):
     truth = str(real_data / "larval-vnc-3d" / "neurites_u8_zyx.tif")
     em = str(real_data / "larval-vnc-3d" / "em_u8_zyx.tif")
     evaluate("segmentation", pred=truth, truth=truth, em=em, voxel_size=(50, 4, 4), outdir=tmp_path)
-    assert result(tmp_path)["voi"] == 0 and result(tmp_path)["true_segments"] == 153
+    ids = np.unique(tifffile.imread(truth))
+    assert result(tmp_path)["voi"] == 0 and result(tmp_path)["true_segments"] == (ids > 0).sum() > 100

@@ -35,7 +35,7 @@ def error_view(row: pd.Series, kind: Kind, pair: LabelPair, fill: bool) -> Error
     """Read what the figure of one error shows: a box of about equal extent along all axes around its place."""
     place = tuple(int(row[axis]) for axis in "zyx")
     z, _, x = pair.voxel_size_nm or (1, 1, 1)
-    box = _around(place, (int(np.clip(round(SHOWN * x / z), 8, SHOWN)), SHOWN, SHOWN), pair.truth.shape)
+    box = _within(place, (int(np.clip(round(SHOWN * x / z), 8, SHOWN // 2)), SHOWN, SHOWN), pair.truth.shape)
     truth, labels = _read(pair, box, fill)
     return ErrorView(
         kind=kind,
@@ -53,6 +53,13 @@ def error_view(row: pd.Series, kind: Kind, pair: LabelPair, fill: bool) -> Error
 
 def _around(at: tuple[int, ...], reach: tuple[int, ...], shape: tuple[int, ...]) -> Box:
     z, y, x = (slice(max(a - r, 0), min(a + r + 1, n)) for a, r, n in zip(at, reach, shape, strict=True))
+    return z, y, x
+
+
+def _within(at: tuple[int, ...], reach: tuple[int, ...], shape: tuple[int, ...]) -> Box:
+    """A box of full size wherever the volume has room for it: moved inwards at the edges instead of cut."""
+    first = [min(max(a - r, 0), max(n - 2 * r - 1, 0)) for a, r, n in zip(at, reach, shape, strict=True)]
+    z, y, x = (slice(f, min(f + 2 * r + 1, n)) for f, r, n in zip(first, reach, shape, strict=True))
     return z, y, x
 
 

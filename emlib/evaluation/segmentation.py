@@ -146,7 +146,10 @@ def _write(
 
 def _draw(outputs: Outputs, pair: LabelPair, errors: dict[str, pd.DataFrame], settings: Settings) -> None:
     fill = settings.zero == "fill"
-    views = [error_view(table.iloc[0], kind, pair, fill) for kind, table in errors.items() if len(table)]
+    views = []
+    for kind, table in errors.items():
+        shown = table[table["first"] != table["second"]]  # two pieces of one neurite cannot be told apart in a picture
+        views += [error_view(shown.iloc[0], kind, pair, fill)] if len(shown) else []
     figure = figure_errors(views, pair.voxel_size_nm, pair.synthetic)
     for path in save_figure(figure, outputs.path("figures"), FIGURE):
         outputs.note(f"figures/{path.name}", "The worst merge and the worst split")

@@ -78,14 +78,17 @@ def meeting_place(
     Returns
     -------
     (z, y, x) or None
-        The voxel of the second part that lies nearest to the first; None if either is not in the arrays, or both have
-        one id (two pieces of one neurite).
+        The voxel of the second part that lies nearest to the first, and of equally near ones the most central; None if
+        either part is not in the arrays, or both have one id (two pieces of one neurite).
     """
     owner, part = (pred, truth) if kind == "merge" else (truth, pred)
     inside = owner == one
     first, second = inside & (part == parts[0]), inside & (part == parts[1])
     if parts[0] == parts[1] or not first.any() or not second.any():
         return None
-    distance = ndimage.distance_transform_edt(~first, sampling=sampling)
-    places = np.flatnonzero(second)
-    return tuple(int(i) for i in np.unravel_index(places[distance.ravel()[places].argmin()], truth.shape))
+    places = np.argwhere(second)
+    distance = ndimage.distance_transform_edt(~first, sampling=sampling)[second]
+    nearest = places[distance <= distance.min() * (1 + 1e-6)]
+    # Two parts usually share a whole face: its middle shows more than its first corner.
+    centre = ((nearest - nearest.mean(axis=0)) * sampling) ** 2
+    return tuple(int(i) for i in nearest[centre.sum(axis=1).argmin()])
