@@ -15,6 +15,7 @@ def parse_args(argv=None):
     parser = cli.Parser(description=__doc__)
     data = cli.add_volume(parser)
     data.add_argument("--truth", metavar="LABELS", help="true neurite labels, to score the run")
+    data.add_argument("--truth_synapses", metavar="CSV", help="true synapses: z,y,x[,pre_id,post_id] in voxels")
     data.add_argument("--boundaries", default="intensity", metavar="intensity|FILE", help="boundary probability")
     data.add_argument("--labels", metavar="FILE", help="neurite labels of your own instead of segmenting")
     steps = parser.add_argument_group("stages")
@@ -61,6 +62,7 @@ def main(argv=None):
         boundaries_from=args.boundaries,
         labels_from=args.labels,
         truth=args.truth,
+        truth_synapses=args.truth_synapses,
         stages=stages,
         **({"dataset": args.dataset} if args.dataset else {}),
     )

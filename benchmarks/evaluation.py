@@ -12,7 +12,6 @@
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from child import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = "{:<52}{:>10}{:>10}{:>12}"
@@ -76,9 +76,10 @@ def tiled(volume: np.ndarray, side: int, z: slice) -> np.ndarray:
     """Sections z of a volume of side³ voxels, tiled from a small one; each tile has ids of its own, beyond 2^32."""
     n = len(volume)
     index = np.arange(side)
-    part = volume[index[z] % n][:, index % n][:, :, index % n].astype(np.uint64)
+    times = -(-side // n)
+    part = np.tile(volume[index[z] % n].astype(np.uint64), (1, times, times))[:, :side, :side]
     tile = (index[z] // n)[:, None, None] * 10_000 + (index // n)[:, None] * 100 + index // n
-    return np.where(part > 0, part + tile.astype(np.uint64) * 10_000_000 + 2**33, 0)
+    return (part + (tile * 10_000_000 + 2**33).astype(np.uint64)) * (part > 0)
 
 
 def store(volume: np.ndarray, side: int, path: Path) -> None:
@@ -102,15 +103,9 @@ def large(truth: np.ndarray, pred: np.ndarray, side: int) -> None:
             paths = [Path(folder) / f"{name}{suffix}" for name in ("pred", "truth")]
             for volume, path in zip((pred, truth), paths, strict=True):
                 store(volume, side, path)
-            command = [sys.executable, str(ROOT / "evaluate.py"), "segmentation", "--quiet", "--outdir", folder]
-            command += ["--pred", str(paths[0]), "--truth", str(paths[1]), "--voxel_size", "10", "10", "10"]
-            start = time.perf_counter()
-            process = subprocess.Popen(command, cwd=ROOT)
-            _, status, usage = os.wait4(process.pid, 0)
-            if status:
-                sys.exit(f"{' '.join(command)} failed")
-            kib = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-            print(ROW.format(f"  {suffix}", f"{time.perf_counter() - start:.1f}", "", f"{kib / 1024:.0f}"), flush=True)
+            args = ["--pred", paths[0], "--truth", paths[1], "--voxel_size", 10, 10, 10, "--outdir", folder, "--quiet"]
+            took, peak = run_script("evaluate.py", "segmentation", *args)
+            print(ROW.format(f"  {suffix}", f"{took:.1f}", "", f"{peak:.0f}"), flush=True)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from child import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDES = (128, 256, 512, 1024)
@@ -55,20 +55,13 @@ def blob_log_seconds(em: np.ndarray) -> float:
 
 def run(path: Path, voxel_size, cutout, outdir: Path, offset=None) -> tuple[float, float, dict[str, float]]:
     """Run the command; return wall seconds with interpreter start, peak MiB, and seconds by stage."""
-    command = [sys.executable, str(ROOT / "run_pipeline.py"), "--dataset", str(path), "--quiet"]
-    command += ["--voxel_size", *map(str, voxel_size), "--cutout", *map(str, cutout), "--outdir", str(outdir)]
+    args = ["--dataset", path, "--quiet", "--voxel_size", *voxel_size, "--cutout", *cutout, "--outdir", outdir]
     if offset is not None:
-        command += ["--offset", *map(str, offset)]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        sys.exit(f"{' '.join(command)} failed")
+        args += ["--offset", *offset]
+    seconds, peak = run_script("run_pipeline.py", *args)
     with sqlite3.connect(outdir / "runs" / "pipeline_runs.sqlite") as db:
         stages = json.loads(db.execute("SELECT stage_seconds FROM runs ORDER BY rowid DESC LIMIT 1").fetchone()[0])
-    kib = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return seconds, kib / 1024, stages
+    return seconds, peak, stages
 
 
 def compare(data: Path, folder: Path, repeats: int) -> None:

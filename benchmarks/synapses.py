@@ -194,7 +194,7 @@ def report(name, parts, draws, rng):
 
 
 def print_partners(found, part, truth, true_labels):
-    from emlib.measure.synapses import map_ids_by_overlap, score_partners
+    from emlib.measure.partners import map_ids_by_overlap, score_partners
 
     mapping = map_ids_by_overlap(part.labels, true_labels)
     scores = score_partners(found[found["score"] >= 0.10], truth, part.voxel_size_nm, id_map=mapping)

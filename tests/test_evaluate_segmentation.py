@@ -25,7 +25,7 @@ def blocks(shape=(6, 40, 60), seed=0, step=10):
     pred = truth.copy()
     pred[truth == 102] = 101  # a merge of two neighbours
     pred[(truth == 304) & (z >= 3)] = 999  # a split between sections
-    pred[:, :, 25] = 0
+    pred[:, :, -15] = 0
     return truth, pred
 
 

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emlib.measure.partners import map_ids_by_overlap, score_partners
+from emlib.measure.synapse_chance import chance_partners, chance_places
+from emlib.measure.synapse_scores import score_synapses
 from emlib.measure.synapses import (
     average_precision,
     components_to_table,
-    map_ids_by_overlap,
+    labels_to_table,
     match_synapses,
     pr_curve,
-    score_partners,
 )
 
 VOXEL = (40.0, 10.0, 10.0)
@@ -180,3 +182,102 @@ def test_the_masks_of_real_sections_give_their_synapses(real_data):
     table = components_to_table(mask[None], (50, 4.6, 4.6), per_section=True, min_size=1000)
     assert len(table) == 8
     assert match_synapses(table, table, (50, 4.6, 4.6)).f1 == 1
+
+
+def test_ids_become_centroids_also_in_pieces():
+    labels = np.zeros((2, 4, 6), np.int64)
+    labels[0, 0, 0], labels[0, 0, 4], labels[1, 2, 1:4] = 9, 9, 2**40
+    table = labels_to_table(labels, VOXEL)
+    assert table[["z", "y", "x"]].to_numpy().tolist() == [[0, 0, 2], [1, 2, 2]]
+    assert table["size"].tolist() == [2 * 4000, 3 * 4000]
+    labels[1, 0, 0] = 9
+    assert labels_to_table(labels, VOXEL, per_section=True)["size"].tolist() == [200, 100, 300]
+    assert labels_to_table(labels, VOXEL, per_section=True, min_size=200)["size"].tolist() == [200, 300]
+    assert len(labels_to_table(np.zeros((1, 2, 2), int), VOXEL)) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_components_equal_scipys_centres(seed):
+    from scipy import ndimage as ndi
+
+    mask = np.random.default_rng(seed).random((4, 20, 20)) < 0.2
+    labels, count = ndi.label(mask, np.ones((3, 3, 3)))
+    expected = ndi.center_of_mass(mask, labels, range(1, count + 1))
+    np.testing.assert_allclose(components_to_table(mask, VOXEL)[["z", "y", "x"]], expected)
+
+
+def test_scores_of_a_table_by_hand():
+    truth = points((0, 0, 0), (0, 0, 100), pre_id=[1, 2], post_id=[2, 3])
+    pred = points((0, 0, 1), (0, 0, 102), (0, 0, 60), (0, 0, 99), score=[0.9, 0.2, 0.5, 0.1])
+    pred = pred.assign(pre_id=[10, 30, 10, 20], post_id=[20, 20, 20, 30])
+    result = score_synapses(pred, truth, VOXEL, min_score=0.2, id_map={10: 1, 20: 2, 30: 3}, draws=5)
+    scores = result.scores
+    assert (scores["precision"], scores["recall"], scores["f1"]) == (2 / 3, 1, 4 / 5)
+    assert (scores["predicted"], scores["truth"]) == (3, 2)
+    assert scores["average_precision"] == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+    assert scores["best"] == {
+        "threshold": 0.2, "precision": 2 / 3, "recall": 1.0, "f1": 0.8, "chosen_on_this_truth": True
+    }  # fmt: skip
+    assert scores["partners"] == {"precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5}
+    assert scores["partners_unordered"] == {"precision": 2 / 3, "recall": 1, "f1": 4 / 5}
+    assert scores["direction_accuracy"] == {"accuracy": 0.5, "pairs": 2, "chance": 0.5}
+    assert result.curve["threshold"].tolist() == [0.9, 0.5, 0.2, 0.1]
+
+
+def test_each_prediction_and_each_missed_synapse_is_listed():
+    truth = points((0, 0, 0), (0, 0, 100), (1, 5, 5))
+    pred = points((0, 0, 300), (0, 0, 98), (0, 0, 97), score=[0.9, 0.8, 0.1])
+    table = score_synapses(pred, truth, VOXEL, min_score=0.5, draws=1).matches
+    assert table["status"].tolist() == ["false", "hit", "missed", "missed"]
+    assert table[["z", "y", "x"]].to_numpy().tolist() == [[0, 0, 300], [0, 0, 98], [0, 0, 0], [1, 5, 5]]
+    assert table["distance_nm"].isna().tolist() == [True, False, True, True] and table["distance_nm"][1] == 20
+    assert table["pred_row"].fillna(-1).tolist() == [0, 1, -1, -1]
+    assert table["truth_row"].fillna(-1).tolist() == [-1, 1, 0, 2]
+    alone = score_synapses(pred.iloc[:0], truth, VOXEL, draws=1).matches
+    assert alone["status"].tolist() == ["missed"] * 3
+
+
+def test_sections_for_themselves_match_nothing_across():
+    truth, pred = points((0, 0, 0), (1, 0, 50)), points((1, 0, 0), (1.2, 0, 51))
+    assert score_synapses(pred, truth, VOXEL, draws=1).scores["f1"] == 1
+    alone = score_synapses(pred, truth, VOXEL, per_section=True, draws=1)
+    assert alone.scores["f1"] == 0.5 and alone.matches["distance_nm"][1] == 10
+
+
+def test_without_scores_there_is_no_curve():
+    result = score_synapses(points((0, 0, 0)), points((0, 0, 0)), VOXEL, draws=2)
+    assert result.curve is None and result.scores["best"] is None and result.scores["f1"] == 1
+    assert np.isnan([result.scores["average_precision"], result.scores["chance"]["average_precision"]]).all()
+
+
+def test_chance_places_hit_as_often_as_their_volume_says():
+    """One truth in the middle of a volume: a sphere of 200 nm among 20 × 60 × 60 voxels of 40 × 10 × 10 nm."""
+    truth, bounds = points((10, 30, 30)), (np.zeros(3), np.array([20.0, 60, 60]))
+    share = 4 / 3 * np.pi * 200**3 / (800 * 600 * 600)
+    found = chance_places(1, truth, bounds, VOXEL, 200, 4000, np.random.default_rng(0), ranked=1)
+    assert found["precision"] == found["recall"] == found["average_precision"] == pytest.approx(share, abs=0.015)
+    many = chance_places(5, truth, bounds, VOXEL, 200, 2000, np.random.default_rng(0))
+    assert many["recall"] == pytest.approx(1 - (1 - share) ** 5, abs=0.03)
+    assert many["precision"] == pytest.approx(many["recall"] / 5)
+
+
+def test_chance_partners_are_right_as_often_as_a_deal_of_cards():
+    """Four different pairs, dealt to four places: each is right in a quarter of the deals."""
+    places = points((0, 0, 0), (0, 0, 100), (0, 0, 200), (0, 0, 300))
+    truth = places.assign(pre_id=[1, 2, 3, 4], post_id=[5, 6, 7, 8])
+    found = chance_partners(truth, truth, VOXEL, 200, None, 3000, np.random.default_rng(0))
+    assert found["partners"]["f1"] == found["partners_unordered"]["f1"] == pytest.approx(1 / 4, abs=0.02)
+    swapped = truth.assign(pre_id=truth["post_id"], post_id=truth["pre_id"])
+    turned = chance_partners(swapped, truth, VOXEL, 200, None, 1000, np.random.default_rng(0))
+    assert turned["partners"]["f1"] == 0 and turned["partners_unordered"]["f1"] == pytest.approx(1 / 4, abs=0.03)
+
+
+def test_chance_lies_in_the_volume_and_hangs_on_the_seed():
+    rng = np.random.default_rng(0)
+    pred, truth = random_points(rng, 20).assign(score=rng.random(20)), random_points(rng, 20)
+    small, large = (
+        score_synapses(pred, truth, VOXEL, shape=s).scores["chance"]["f1"] for s in ((5, 40, 40), (50, 400, 400))
+    )
+    assert small > 0.3 > 0.05 > large
+    one, two, other = (score_synapses(pred, truth, VOXEL, draws=3, seed=s).scores["chance"] for s in (1, 1, 2))
+    assert one == two != other

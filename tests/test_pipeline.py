@@ -405,6 +405,143 @@ def test_fetch_data_writes_a_phantom_that_the_pipeline_scores(tmp_path, run_scri
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
 
 
+@pytest.fixture(scope="session")
+def phantom_files(tmp_path_factory):
+    """A phantom on disk: EM, true neurites and true synapses in the frame of the EM."""
+    from emlib.volumes.phantom import PhantomSettings
+    from emlib.volumes.phantom_files import write_phantom
+
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(PhantomSettings(shape=(24, 160, 160), seed=1, synapses_per_um3=8, jitter_px=0), folder)
+    return folder
+
+
+def evaluated(run_script, kind, run, outdir, *more):
+    """Scores that evaluate.py gives for the tables and labels of a run."""
+    pair = {
+        "synapses": ("synapse_candidates", "truth_synapses"),
+        "graph": ("graph_edges", "truth_edges"),
+    }[kind]
+    tables = [
+        item
+        for flag, name in zip(("--pred", "--truth"), pair, strict=True)
+        for item in (flag, run / f"tables/{name}.csv")
+    ]
+    done = run_script("evaluate.py", kind, *tables, "--draws", 20, "--outdir", outdir, *more)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((outdir / f"tables/evaluate_{kind}.json").read_text())
+    return {name: scores[name] for name in scores if name not in ("inputs", "settings", "versions")}
+
+
+def test_a_run_scores_as_evaluate_does(tmp_path, run_script):
+    """On the artefacts of a run on the phantom, evaluate.py gives the figures of scores.json."""
+    run = tmp_path / "run"
+    command = ["--dataset", "sample://phantom", "--cutout", 96, 96, 16, "--outdir", run]
+    done = run_script("run_pipeline.py", *command)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((run / "tables/scores.json").read_text())
+    labels = ["--pred_labels", run / "data/neurite_labels_i32_zyx.npy"]
+    labels += ["--truth_labels", run / "data/truth_neurites_i32_zyx.npy"]
+    assert evaluated(run_script, "synapses", run, tmp_path, *labels, "--min_score", "0.10") == scores["synapses"]
+    assert evaluated(run_script, "graph", run, tmp_path, *labels) == scores["graph"]
+    assert scores["synapses"]["truth"] == scores["graph"]["truth"] == 1 and scores["synapses"]["predicted"] > 0
+    line = next(line for line in done.stdout.splitlines() if line.startswith("graph: edge precision"))
+    assert f"F1 {scores['graph']['f1']:.2f} (chance" in line
+    report = (run / "report.html").read_text()
+    assert "Graph against truth" in report and "Synapses against truth" in report
+
+
+def test_true_synapses_of_a_file_score_synapses_and_graph(pipeline, phantom_files, tmp_path, run_script):
+    """With the true neurites for a segmentation, a synapse found at the right place has the right neurites."""
+    truth = phantom_files / "neurites_i32_zyx.tif"
+    command = ["--dataset", phantom_files / "em_u8_zyx.tif", "--labels", truth, "--truth", truth, "--no_align"]
+    run = tmp_path / "run"
+    table = ["--truth_synapses", phantom_files / "synapses.csv", "--min_score", 0.01]
+    code, out, err = pipeline(*command, *table, "--cutout", 160, 160, 24, "--outdir", run)
+    assert code == 0, err
+    scores = json.loads((run / "tables/scores.json").read_text())
+    true = pd.read_csv(phantom_files / "synapses.csv")
+    assert scores["synapses"]["truth"] == len(true) > 3 and scores["segmentation"]["voi"] == 0
+    place = {name: scores["synapses"][name] for name in ("precision", "recall", "f1")}
+    assert scores["synapses"]["partners_unordered"] == place
+    assert place["f1"] > 0.4 > 2 * scores["synapses"]["chance"]["f1"]
+    assert scores["graph"]["undirected"]["f1"] > 0.4 > 2 * scores["graph"]["chance"]["f1"]
+    assert scores["graph"]["truth"] == len(true[["pre_id", "post_id"]].drop_duplicates())
+    assert "graph: edge precision" in out and "synapses: precision" in out
+    labels = ["--pred_labels", run / "data/neurite_labels_i32_zyx.npy", "--truth_labels", truth]
+    assert evaluated(run_script, "synapses", run, tmp_path, *labels, "--min_score", 0.01) == scores["synapses"]
+    assert evaluated(run_script, "graph", run, tmp_path, *labels) == scores["graph"]
+
+
+def test_true_synapses_are_cut_and_moved_like_the_truth(pipeline, phantom_files, tmp_path):
+    """Those in the box remain, less the offset, and lie on the same place of the aligned labels."""
+    true = pd.read_csv(phantom_files / "synapses.csv")
+    offset, size = np.array([2, 40, 10]), np.array([20, 110, 140])
+    code, _, err = pipeline(
+        *["--dataset", phantom_files / "em_u8_zyx.tif", "--labels", phantom_files / "neurites_i32_zyx.tif"],
+        *["--truth_synapses", phantom_files / "synapses.csv", "--cutout", *size[::-1], "--offset", *offset[::-1]],
+        *["--align", "--simulate_misalignment", 2, "--outdir", tmp_path],
+    )
+    assert code == 0, err
+    moved = pd.read_csv(tmp_path / "tables/truth_synapses.csv")
+    places = true[["z", "y", "x"]].to_numpy() - offset
+    inside = ((places > -0.5) & (places < size - 0.5)).all(axis=1)
+    assert 0 < inside.sum() < len(true)
+    assert moved["pre_id"].tolist() == true["pre_id"][inside].tolist()
+    found, start = json.loads((tmp_path / "tables/alignment_shifts.json").read_text())["sections"], places[inside]
+    from emlib.stages.align import simulate_misalignment
+
+    added = simulate_misalignment(np.zeros(size, np.uint8), 2, 0)[1]
+    for row, (z, y, x) in zip(moved.itertuples(), start, strict=True):
+        at = round(z)
+        assert row.z == pytest.approx(z, abs=1e-3)
+        assert row.y == pytest.approx(y + added["dy"][at] + found[at]["dy"], abs=1e-2)
+        assert row.x == pytest.approx(x + added["dx"][at] + found[at]["dx"], abs=1e-2)
+    scores = json.loads((tmp_path / "tables/scores.json").read_text())
+    assert "partners" not in scores["synapses"] and "graph" not in scores and "segmentation" not in scores
+
+
+def test_without_partners_or_true_labels_only_places_are_scored(pipeline, phantom_files, tmp_path):
+    truth = phantom_files / "neurites_i32_zyx.tif"
+    places = pd.read_csv(phantom_files / "synapses.csv")[["z", "y", "x"]]
+    places.to_csv(tmp_path / "places.csv", index=False)
+    command = ["--dataset", phantom_files / "em_u8_zyx.tif", "--labels", truth, "--no_align", "--quiet"]
+    code, _, err = pipeline(
+        *command, "--truth_synapses", tmp_path / "places.csv", "--truth", truth, "--outdir", tmp_path
+    )
+    scores = json.loads((tmp_path / "tables/scores.json").read_text())
+    assert code == 0 and scores["synapses"]["truth"] == len(places) and scores["segmentation"]["voi"] == 0, err
+    assert "partners" not in scores["synapses"] and "graph" not in scores
+    assert not (tmp_path / "tables/truth_edges.csv").exists()
+    (places + 10_000).assign(pre_id=1, post_id=2).to_csv(tmp_path / "far.csv", index=False)
+    code, _, err = pipeline(*command, "--truth_synapses", tmp_path / "far.csv", "--outdir", tmp_path / "far")
+    assert code == 0 and "no true synapse lies in this cutout" in err
+    places.assign(pre_id=77_777, post_id=88_888).to_csv(tmp_path / "alien.csv", index=False)
+    alien = ["--truth_synapses", tmp_path / "alien.csv", "--truth", truth]
+    code, _, err = pipeline(*command, *alien, "--outdir", tmp_path / "alien")
+    assert code == 0 and "no neurite that the true synapses name is in the true labels" in err
+    assert "graph" not in json.loads((tmp_path / "alien/tables/scores.json").read_text())
+
+
+def test_a_table_of_true_synapses_is_checked_before_the_work(pipeline, tmp_path):
+    np.save(tmp_path / "em.npy", stack())
+    cases = {
+        "absent": (None, "no such table"),
+        "columns": ("z,y\n1,2\n", "lacks the column x"),
+        "half": ("z,y,x,pre_id\n1,2,3,4\n", "lacks the column post_id"),
+        "nan": ("z,y,x\n1,,3\n", "line 2: y is"),
+        "empty": ("z,y,x\n", "holds no synapse"),
+    }
+    for name, (content, expected) in cases.items():
+        if content:
+            (tmp_path / f"{name}.csv").write_text(content)
+        out = tmp_path / f"out_{name}"
+        flags = ["--dataset", tmp_path / "em.npy", "--truth_synapses", tmp_path / f"{name}.csv", "--outdir", out]
+        code, _, err = pipeline(*flags)
+        assert code == 2 and err.count("\n") == 1 and expected in err, (name, err)
+        assert not list((out / "data").glob("*.npy"))
+
+
 @pytest.mark.slow
 def test_the_fib25_command(real_data, tmp_path, run_script):
     folder = real_data / "fib25-medulla"

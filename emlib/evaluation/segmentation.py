@@ -21,7 +21,8 @@ from emlib.evaluation.outcome import describe, save_scores, table_lines
 from emlib.measure.contingency import Contingency
 from emlib.measure.errors import worst_errors
 from emlib.measure.instances import SCORES, chance_scores, score_table
-from emlib.measure.skeletons import NodeLabels, expected_run_length, make_skeletons
+from emlib.measure.skeletonize import make_skeletons
+from emlib.measure.skeletons import NodeLabels, expected_run_length
 from emlib.publish.figure_errors import figure_errors
 from emlib.publish.figures import save_figure
 from emlib.runs.artefacts import Outputs

@@ -1,29 +1,99 @@
-"""Score a run whose truth is known: cut like the EM and moved by the same shifts."""
+"""Score a run whose truth is known: cut like the EM and moved by the same shifts.
+
+The same functions score here and in ``evaluate.py``, on what the tables hold, so that both give the same figures.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from emlib.measure.run_scores import score_candidates, score_segmentation
+from emlib.errors import UserError
+from emlib.evaluation.synapse_tables import PARTNERS, has_partners, read_synapses
+from emlib.measure.contingency import contingency
+from emlib.measure.edges import ENDS
+from emlib.measure.graphs import score_graph
+from emlib.measure.instances import score_instances
+from emlib.measure.partners import largest_overlap
+from emlib.measure.synapse_scores import score_synapses
 from emlib.pipeline.state import Run
 from emlib.stages.align import apply_shifts
+from emlib.stages.graph import GraphSettings, build_graph, edge_table
+
+CHANCE_DRAWS = 20  # a run is scored in passing; evaluate.py draws more
+
+
+def read_true_synapses(run: Run) -> None:
+    """Read ``--truth_synapses``, before there is any work to lose.
+
+    Raises
+    ------
+    UserError
+        If the table cannot be used or is empty.
+    """
+    path = run.settings.truth_synapses
+    if path is None:
+        return
+    run.given_synapses = read_synapses(path)
+    if not len(run.given_synapses):
+        raise UserError(f"--truth_synapses {path} holds no synapse: there is no truth to score against")
 
 
 def score_run(run: Run) -> None:
-    """Score against truth that was moved like the EM; keep the truth of a phantom beside the run."""
-    shifts, size = _total_shifts(run), run.volume.voxel_size_nm
-    truth = apply_shifts(run.truth, shifts, order=0, fill=0)
-    run.scores["segmentation"] = score_segmentation(truth, run.labels)
-    if run.volume.truth is not None:
-        run.save_array("truth_neurites_i32_zyx", truth.astype(np.int32), "True neurites of the phantom, aligned")
-        run.true_synapses = _true_synapses(run, shifts)
-        run.outputs.table("truth_synapses", run.true_synapses, "True synapses of the phantom, aligned")
-        if run.candidates is not None:
-            run.scores["synapses"] = score_candidates(
-                run.candidates, run.true_synapses, size, run.settings.stages.graph.min_score, run.labels, truth
-            )
-    run.outputs.json("scores", {"synthetic": run.synthetic, **run.scores}, "Scores against truth")
+    """Score what the run has made against the truth that is known; write ``tables/scores.json``."""
+    if run.labels is None:
+        return
+    shifts, truth = _total_shifts(run), None
+    if run.truth is not None:
+        truth = apply_shifts(run.truth, shifts, order=0, fill=0)
+        run.scores["segmentation"] = {**score_instances(truth, run.labels, zero="fill"), "zero": "fill"}
+        if run.volume.truth is not None:
+            run.save_array("truth_neurites_i32_zyx", truth.astype(np.int32), "True neurites of the phantom, aligned")
+    run.true_synapses = _true_synapses(run, shifts)
+    if run.true_synapses is not None:
+        run.outputs.table("truth_synapses", run.true_synapses, "True synapses in this cutout, aligned")
+        _score_wiring(run, truth)
+    if truth is not None or "synapses" in run.scores:
+        run.outputs.json("scores", {"synthetic": run.synthetic, **run.scores}, "Scores against truth")
+
+
+def _score_wiring(run: Run, truth: np.ndarray | None) -> None:
+    """Score synapses, and where the partners of the true ones are known the graph."""
+    synapses, seed = run.true_synapses, run.settings.seed
+    id_map = None
+    if has_partners(synapses):
+        true_edges = edge_table(build_graph(synapses.assign(score=1.0), settings=GraphSettings()))[[*ENDS, "weight"]]
+        run.outputs.table("truth_edges", true_edges, "True connections, by the true synapses in this cutout")
+        if truth is not None and run.candidates is not None:
+            id_map = _id_map(run, truth)
+    if run.candidates is not None:
+        run.scores["synapses"] = score_synapses(
+            _as_written(run.candidates),
+            _as_written(synapses),
+            run.volume.voxel_size_nm,
+            min_score=run.settings.stages.graph.min_score,
+            id_map=id_map,
+            shape=run.volume.shape,
+            draws=CHANCE_DRAWS,
+            seed=seed,
+        ).scores
+    if id_map is not None and run.edges is not None and len(true_edges):
+        run.scores["graph"] = score_graph(run.edges, true_edges, id_map, draws=CHANCE_DRAWS, seed=seed).scores
+
+
+def _id_map(run: Run, truth: np.ndarray) -> dict[int, int] | None:
+    """True id of each predicted id; None, and a warning, if the true synapses name other neurites than the truth."""
+    table = contingency(truth, run.labels)
+    if not run.true_synapses[list(PARTNERS)].isin(set(table.truth.tolist())).to_numpy().any():
+        run.warn("no neurite that the true synapses name is in the true labels: partners and graph are not scored")
+        return None
+    return largest_overlap(table)
+
+
+def _as_written(table: pd.DataFrame) -> pd.DataFrame:
+    """Floats with the digits that tables are written with."""
+    floats = {name: [float(f"{value:.6g}") for value in table[name]] for name in table.select_dtypes("float")}
+    return table.assign(**floats)
 
 
 def _total_shifts(run: Run) -> pd.DataFrame:
@@ -33,14 +103,26 @@ def _total_shifts(run: Run) -> pd.DataFrame:
     return run.shifts.assign(dy=run.shifts["dy"] + run.added["dy"], dx=run.shifts["dx"] + run.added["dx"])
 
 
-def _true_synapses(run: Run, shifts: pd.DataFrame) -> pd.DataFrame:
-    """The phantom's synapses inside the cutout, in voxels of the aligned volume."""
-    known = run.volume.truth.synapses
-    table = known[["z", "y", "x", "pre_id", "post_id"]].copy()
+def _true_synapses(run: Run, shifts: pd.DataFrame) -> pd.DataFrame | None:
+    """True synapses inside the cutout, in voxels of the aligned volume; None where none is known."""
+    known = _known_synapses(run)
+    if known is None:
+        return None
+    table = known[["z", "y", "x", *(PARTNERS if has_partners(known) else ())]].copy()
     table[["z", "y", "x"]] -= np.array(run.volume.offset)
-    inside = np.logical_and.reduce([table[a].between(0, n - 1) for a, n in zip("zyx", run.volume.shape, strict=True)])
+    nearest = table[["z", "y", "x"]].round().to_numpy(np.int64)
+    inside = ((nearest >= 0) & (nearest < run.volume.shape)).all(axis=1)
+    if not inside.any():
+        run.warn("no true synapse lies in this cutout: synapses and graph are not scored")
+        return None
+    move = shifts.set_index("z").loc[nearest[inside, 0]]
     table = table[inside].reset_index(drop=True)
-    move = shifts.set_index("z").loc[table["z"]]
-    table["y"] += move["dy"].to_numpy()
-    table["x"] += move["dx"].to_numpy()
-    return table
+    return table.assign(y=table["y"] + move["dy"].to_numpy(), x=table["x"] + move["dx"].to_numpy())
+
+
+def _known_synapses(run: Run) -> pd.DataFrame | None:
+    """The user's table, which belongs to the data set that was asked for; else the phantom's own."""
+    asked_for = run.volume.source["uri"] == run.settings.dataset
+    if run.given_synapses is not None and asked_for:
+        return run.given_synapses
+    return None if run.volume.truth is None else run.volume.truth.synapses

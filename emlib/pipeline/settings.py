@@ -41,5 +41,6 @@ class PipelineSettings:
     simulate_misalignment_px: float = 0.0
     boundaries_from: str = "intensity"  # or a file
     labels_from: str | None = None
-    truth: str | None = None
+    truth: str | None = None  # true labels
+    truth_synapses: str | None = None  # table of true synapses, in voxels of the whole volume
     stages: StageSettings = field(default_factory=StageSettings)

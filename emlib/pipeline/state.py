@@ -41,6 +41,7 @@ class Run:
     graph: nx.DiGraph | None = None
     edges: pd.DataFrame | None = None
     truth: np.ndarray | None = None
+    given_synapses: pd.DataFrame | None = None  # true ones, as the user's file has them
     true_synapses: pd.DataFrame | None = None  # in voxels of the aligned volume
     scores: dict[str, Any] = field(default_factory=dict)
 

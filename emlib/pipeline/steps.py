@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from emlib.measure.shifts import recovery_error
-from emlib.pipeline.scoring import score_run
+from emlib.pipeline.scoring import read_true_synapses, score_run
 from emlib.pipeline.state import Run
 from emlib.publish.run_report import publish
 from emlib.stages.align import apply_shifts, estimate_shifts, simulate_misalignment
@@ -33,6 +33,7 @@ SYNTHETIC = "SYNTHETIC PHANTOM, NOT REAL DATA"
 def cutout_stage(run: Run) -> None:
     """Read the box; keep it as uint8."""
     settings = run.settings
+    read_true_synapses(run)
     try:
         run.volume = _read(run, settings.dataset)
     except NetworkUnreachable as error:
@@ -202,8 +203,7 @@ def graph_stage(run: Run) -> None:
 
 def publish_stage(run: Run) -> None:
     """Scores, figures and the report."""
-    if run.truth is not None and run.labels is not None:
-        score_run(run)
+    score_run(run)
     left = run.outputs.left_over()
     if left:
         run.warn(f"left from an earlier run in {run.outputs.root}, not of this one: {', '.join(left)}")

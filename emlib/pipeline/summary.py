@@ -39,9 +39,12 @@ def report_lines(run: Run) -> list[str]:
     if "synapses" in run.scores:
         s = run.scores["synapses"]
         lines.append(
-            f"synapses: precision {s['precision']:.2f}, recall {s['recall']:.2f}, F1 {s['f1']:.2f}, "
-            f"average precision {s['average_precision']:.2f}; {s['candidates']} candidates for {s['truth']} true"
+            f"synapses: {_found(s)}, average precision {_short(s['average_precision'])}; "
+            f"{s['predicted']} candidates for {s['truth']} true"
         )
+    if "graph" in run.scores:
+        s = run.scores["graph"]
+        lines.append(f"graph: edge {_found(s)} (chance {_short(s['chance']['f1'])})")
     if "alignment" in run.scores:
         lines.append(f"known shifts recovered to {run.scores['alignment']['rms_px']:.2f} px RMS")
     seconds, peak = sum(run.watch.seconds.values()), max(run.watch.peak_mib.values())
@@ -49,3 +52,12 @@ def report_lines(run: Run) -> list[str]:
     if run.synthetic:
         lines.append(run.synthetic)
     return [*lines, f"written: {run.outputs.path('report.html')}"]
+
+
+def _found(scores: dict[str, Any]) -> str:
+    return f"precision {_short(scores['precision'])}, recall {_short(scores['recall'])}, F1 {_short(scores['f1'])}"
+
+
+def _short(value: float) -> str:
+    """Two decimals; a dash for what is undefined, as precision without predictions."""
+    return "–" if np.isnan(value) else f"{value:.2f}"

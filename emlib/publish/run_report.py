@@ -11,6 +11,7 @@ import pandas as pd
 
 from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, save_figure
 from emlib.publish.report import Artefact, FigureItem, Number, ReportContext, Table, Timing, render_report
+from emlib.publish.score_tables import score_tables
 
 if TYPE_CHECKING:
     from emlib.pipeline import Run
@@ -20,19 +21,6 @@ CAPTIONS = {
     "figure2": "Synapse candidates on the aligned EM, their scores, and the highest-scoring ones enlarged.",
     "figure3": "The strongest connections as a drawing and as a matrix, and the degrees of all neurites.",
     "figure4": "Shift, reliability and residual misalignment of each section.",
-}
-SCORE_MEANING = {
-    "voi_split": "bits; 0 is perfect; grows with each neurite cut apart",
-    "voi_merge": "bits; 0 is perfect; grows with each pair of neurites run together",
-    "voi": "bits; sum of the two above",
-    "arand": "adapted Rand error; 0 is perfect, 1 is worst",
-    "rand_precision": "low when neurites are merged",
-    "rand_recall": "low when neurites are split",
-    "cremi_score": "square root of VOI × ARAND",
-    "voxels": "labelled voxels compared",
-    "true_segments": "neurites in the truth",
-    "pred_segments": "neurites in the prediction",
-    "zero": "what became of predicted 0",
 }
 LARGE_SHARE = 0.25  # a neurite above this share of the volume is suspected of being several
 
@@ -88,7 +76,7 @@ def _context(run: Run, figures: Sequence[FigureItem]) -> ReportContext:
         notes=[run.align_skipped] if run.align_skipped else [],
         settings=_settings(run),
         numbers=_numbers(run),
-        scores=_scores(run),
+        scores=score_tables(run.scores) or None,
         tables=_tables(run),
         figures=figures,
         distrust=_distrust(run),
@@ -127,23 +115,6 @@ def _numbers(run: Run) -> list[Number]:
     if run.scores.get("segmentation"):
         numbers.append(Number("VOI", run.scores["segmentation"]["voi"], "error against truth; 0 is perfect", "bits"))
     return numbers
-
-
-def _scores(run: Run) -> list[Table] | None:
-    """Tables of all scores against truth, or None."""
-    tables = []
-    if run.scores.get("segmentation"):
-        rows = [[name, value, SCORE_MEANING.get(name, "")] for name, value in run.scores["segmentation"].items()]
-        caption = "Truth 0 is ignored; predicted 0 takes the nearest label of its section."
-        tables.append(Table("Segmentation against truth", ["score", "value", "meaning"], rows, caption))
-    if run.scores.get("synapses"):
-        rows = [[name, value] for name, value in run.scores["synapses"].items() if not isinstance(value, dict)]
-        tables.append(Table("Synapses against truth", ["score", "value"], rows, link="tables/scores.json"))
-    if run.scores.get("alignment"):
-        rows = [[name, value] for name, value in run.scores["alignment"].items()]
-        caption = "Error of the estimated shifts against the known ones, mean removed."
-        tables.append(Table("Alignment against known shifts", ["error", "pixels"], rows, caption))
-    return tables or None
 
 
 def _tables(run: Run) -> list[Table]:
