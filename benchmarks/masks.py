@@ -60,7 +60,7 @@ def patches(truth, pred):
 
 
 def ours(masks) -> dict[str, dict[str, float]]:
-    from emlib.measure.mask_pixels import patch_counts, pixel_scores
+    from emlib.measure.masks.pixels import patch_counts, pixel_scores
 
     found = {}
     for organelle, (truth, pred) in masks.items():
@@ -70,8 +70,8 @@ def ours(masks) -> dict[str, dict[str, float]]:
 
 
 def everything(masks) -> None:
-    from emlib.measure.mask_counts import MaskSettings
-    from emlib.measure.masks import score_organelles
+    from emlib.measure.masks.counts import MaskSettings
+    from emlib.measure.masks.scores import score_organelles
 
     score_organelles(masks, MaskSettings(pixel_nm=(4.6, 4.6), patch=PATCH, stride=STRIDE))
 

@@ -83,7 +83,7 @@ def components(free):
 
 
 def drosophila(folder, which):
-    from emlib.measure.synapses import components_to_table
+    from emlib.measure.synapses.matching import components_to_table
     from emlib.stages.preprocess import preprocess
 
     for split in ("train", "val", "test"):
@@ -140,7 +140,7 @@ def prototype(part):
 
 def score(candidates, truth, voxel_size_nm, threshold):
     """Number found, precision, recall, F1 at the threshold, and AP."""
-    from emlib.measure.synapses import average_precision, match_synapses, pr_curve
+    from emlib.measure.synapses.matching import average_precision, match_synapses, pr_curve
 
     match = match_synapses(candidates[candidates["score"] >= threshold], truth, voxel_size_nm)
     ap = average_precision(pr_curve(candidates, truth, voxel_size_nm))
@@ -148,7 +148,7 @@ def score(candidates, truth, voxel_size_nm, threshold):
 
 
 def best_threshold(candidates, truth, voxel_size_nm):
-    from emlib.measure.synapses import pr_curve
+    from emlib.measure.synapses.matching import pr_curve
 
     curve = pr_curve(candidates, truth, voxel_size_nm)
     return float(curve["threshold"][curve["f1"].argmax()]) if len(curve) else 1.0
@@ -194,7 +194,7 @@ def report(name, parts, draws, rng):
 
 
 def print_partners(found, part, truth, true_labels):
-    from emlib.measure.partners import map_ids_by_overlap, score_partners
+    from emlib.measure.synapses.partners import map_ids_by_overlap, score_partners
 
     mapping = map_ids_by_overlap(part.labels, true_labels)
     scores = score_partners(found[found["score"] >= 0.10], truth, part.voxel_size_nm, id_map=mapping)

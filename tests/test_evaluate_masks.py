@@ -10,8 +10,8 @@ from PIL import Image
 from emlib.errors import UserError
 from emlib.evaluation import evaluate
 from emlib.evaluation.mask_inputs import to_mask
-from emlib.measure.mask_counts import MaskSettings
-from emlib.measure.masks import score_masks
+from emlib.measure.masks.counts import MaskSettings
+from emlib.measure.masks.scores import score_masks
 from emlib.volumes.tiff import write_tiff
 
 ORGANELLES = ("membranes", "mitochondria", "synapses")

@@ -168,7 +168,7 @@ def test_a_folder_of_sections_each_for_itself(case, tmp_path):
 
 
 def test_real_masks_against_their_own_components(case, real_data):
-    from emlib.measure.synapses import components_to_table
+    from emlib.measure.synapses.matching import components_to_table
     from emlib.volumes.open import open_volume
 
     folder, voxel = real_data / "drosophila-vnc" / "test" / "synapses", (50, 4.6, 4.6)

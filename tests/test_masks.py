@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from emlib.measure.mask_chance import CHANCE, chance_masks
-from emlib.measure.mask_counts import LINES, MaskSettings, count_masks
-from emlib.measure.mask_objects import object_counts, object_scores
-from emlib.measure.mask_outlines import boundary_counts, boundary_scores, outline, within
-from emlib.measure.mask_pixels import PIXEL_SCORES, patch_counts, pixel_counts, pixel_scores
-from emlib.measure.mask_protocols import POOLED_SCORES, intervals, pooled_scores
-from emlib.measure.masks import score_masks, score_organelles, scores_table
+from emlib.measure.masks.chance import CHANCE, chance_masks
+from emlib.measure.masks.counts import LINES, MaskSettings, count_masks
+from emlib.measure.masks.objects import object_counts, object_scores
+from emlib.measure.masks.outlines import boundary_counts, boundary_scores, outline, within
+from emlib.measure.masks.pixels import PIXEL_SCORES, patch_counts, pixel_counts, pixel_scores
+from emlib.measure.masks.protocols import POOLED_SCORES, intervals, pooled_scores
+from emlib.measure.masks.scores import score_masks, score_organelles, scores_table
 from emlib.threads import set_threads
 
 SMALL = st.integers(1, 9)

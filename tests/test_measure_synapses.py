@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emlib.measure.partners import map_ids_by_overlap, score_partners
-from emlib.measure.synapse_chance import chance_partners, chance_places
-from emlib.measure.synapse_scores import score_synapses
-from emlib.measure.synapses import (
+from emlib.measure.synapses.chance import chance_partners, chance_places
+from emlib.measure.synapses.matching import (
     average_precision,
     components_to_table,
     labels_to_table,
     match_synapses,
     pr_curve,
 )
+from emlib.measure.synapses.partners import map_ids_by_overlap, score_partners
+from emlib.measure.synapses.scores import score_synapses
 
 VOXEL = (40.0, 10.0, 10.0)
 

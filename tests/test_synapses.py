@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from emlib import threads
-from emlib.measure.synapses import average_precision, match_synapses, pr_curve
+from emlib.measure.synapses.matching import average_precision, match_synapses, pr_curve
 from emlib.stages.synapses import COLUMNS, SynapseSettings, find_candidates
 
 CELL_NM = 450.0  # width of a drawn neurite
@@ -175,7 +175,7 @@ def test_real_synapses_are_found(real_data):
     from scipy import ndimage as ndi
     from skimage.io import imread
 
-    from emlib.measure.synapses import components_to_table
+    from emlib.measure.synapses.matching import components_to_table
     from emlib.stages.preprocess import preprocess
 
     folder, far_apart = real_data / "drosophila-vnc" / "train", (1e4, 4.6, 4.6)

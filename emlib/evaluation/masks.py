@@ -17,8 +17,8 @@ from emlib.errors import UserError
 from emlib.evaluation.inputs import known_voxel_size
 from emlib.evaluation.mask_inputs import pair_masks
 from emlib.evaluation.outcome import describe, save_scores, settings_of, table_lines
-from emlib.measure.mask_counts import MaskSettings
-from emlib.measure.masks import PROTOCOLS, Scores, score_organelles, scores_table
+from emlib.measure.masks.counts import MaskSettings
+from emlib.measure.masks.scores import PROTOCOLS, Scores, score_organelles, scores_table
 from emlib.runs.artefacts import Outputs
 from emlib.volumes.volume import ZYX
 
@@ -49,7 +49,7 @@ class Settings:
     voxel_size : (z, y, x) in nm, optional
         Default: the file's; without one no boundaries are scored.
     boundary_nm, min_object_nm2, patch, stride, bootstrap, seed
-        As in `emlib.measure.mask_counts.MaskSettings`.
+        As in `emlib.measure.masks.counts.MaskSettings`.
     """
 
     organelles: Sequence[str] | None = None
@@ -120,7 +120,7 @@ def save_mask_scores(
     voxel_size_nm: ZYX | None,
     settings: MaskSettings,
 ) -> None:
-    """Write the JSON and the two tables of a result of `emlib.measure.masks.score_organelles`.
+    """Write the JSON and the two tables of a result of `emlib.measure.masks.scores.score_organelles`.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def save_mask_scores(
 
 
 def score_lines(scores: Scores, settings: MaskSettings) -> list[str]:
-    """Set the result of `emlib.measure.masks.score_organelles` for the shell: one table for each protocol.
+    """Set the result of `emlib.measure.masks.scores.score_organelles` for the shell: one table for each protocol.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import pandas as pd
 
 from emlib.errors import UserError
 from emlib.evaluation.label_pass import LabelPair, Preparation, count_pairs, open_pair
-from emlib.measure.partners import largest_overlap
+from emlib.measure.synapses.partners import largest_overlap
 from emlib.volumes.volume import ZYX
 
 MOST = np.iinfo(np.int64).max  # of an id in a table

@@ -10,7 +10,7 @@ import pandas as pd
 
 from emlib.errors import UserError
 from emlib.evaluation.inputs import read_table, read_whole
-from emlib.measure.synapses import components_to_table, labels_to_table
+from emlib.measure.synapses.matching import components_to_table, labels_to_table
 from emlib.volumes.companions import open_labels
 from emlib.volumes.open import open_volume
 from emlib.volumes.volume import ZYX, VolumeSource

@@ -19,9 +19,9 @@ from emlib.evaluation.label_pass import LabelPair
 from emlib.evaluation.neurite_ids import NamedTable, map_neurites, open_neurites
 from emlib.evaluation.outcome import describe, save_scores, settings_of, table_lines
 from emlib.evaluation.synapse_tables import PARTNERS, has_partners, is_table, mask_synapses, open_mask, read_synapses
-from emlib.measure.synapse_chance import MEASURES
-from emlib.measure.synapse_scores import SynapseScores, score_synapses
-from emlib.measure.synapses import MAX_DISTANCE_NM
+from emlib.measure.synapses.chance import MEASURES
+from emlib.measure.synapses.matching import MAX_DISTANCE_NM
+from emlib.measure.synapses.scores import SynapseScores, score_synapses
 from emlib.runs.artefacts import Outputs
 from emlib.volumes.volume import ZYX, VolumeSource
 

@@ -14,8 +14,8 @@ from emlib.measure.contingency import contingency
 from emlib.measure.edges import ENDS
 from emlib.measure.graphs import score_graph
 from emlib.measure.instances import score_instances
-from emlib.measure.partners import largest_overlap
-from emlib.measure.synapse_scores import score_synapses
+from emlib.measure.synapses.partners import largest_overlap
+from emlib.measure.synapses.scores import score_synapses
 from emlib.pipeline.state import Run
 from emlib.stages.align import apply_shifts
 from emlib.stages.graph import GraphSettings, build_graph, edge_table

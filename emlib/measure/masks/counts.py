@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emlib.measure.mask_chance import CHANCE, chance_masks
-from emlib.measure.mask_objects import object_counts
-from emlib.measure.mask_outlines import boundary_counts
-from emlib.measure.mask_pixels import patch_counts, pixel_counts
+from emlib.measure.masks.chance import CHANCE, chance_masks
+from emlib.measure.masks.objects import object_counts
+from emlib.measure.masks.outlines import boundary_counts
+from emlib.measure.masks.pixels import patch_counts, pixel_counts
 from emlib.threads import map_threads
 
 LINES = ("prediction", *CHANCE)
@@ -73,13 +73,13 @@ class MaskCounts:
     Attributes
     ----------
     pixels : (Z, 4) int64 array
-        ``emlib.measure.mask_pixels.PIXEL_COUNTS`` of each section.
+        ``emlib.measure.masks.pixels.PIXEL_COUNTS`` of each section.
     patches : (P, 4) int64 array
         The same of each patch of all sections.
     boundary : (Z, 4) int64 array or None
-        ``emlib.measure.mask_outlines.BOUNDARY_COUNTS``; None without a pixel size.
+        ``emlib.measure.masks.outlines.BOUNDARY_COUNTS``; None without a pixel size.
     objects : (Z, 4) int64 array or None
-        ``emlib.measure.mask_objects.OBJECT_COUNTS``; None for what has no objects.
+        ``emlib.measure.masks.objects.OBJECT_COUNTS``; None for what has no objects.
     """
 
     pixels: np.ndarray

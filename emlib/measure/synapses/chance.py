@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from emlib.measure.assignment import Voxel, assign_pairs, near_pairs
-from emlib.measure.partners import mapped_ids
-from emlib.measure.synapses import average_precision, match_synapses, pr_curve
+from emlib.measure.synapses.assignment import Voxel, assign_pairs, near_pairs
+from emlib.measure.synapses.matching import average_precision, match_synapses, pr_curve
+from emlib.measure.synapses.partners import mapped_ids
 
 Bounds = tuple[np.ndarray, np.ndarray]
 MEASURES = ("precision", "recall", "f1")

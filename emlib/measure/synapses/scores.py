@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emlib.measure.assignment import SynapseMatch, Voxel
-from emlib.measure.partners import score_partners
-from emlib.measure.synapse_chance import MEASURES, chance_partners, chance_places
-from emlib.measure.synapses import MAX_DISTANCE_NM, average_precision, match_synapses, pr_curve
+from emlib.measure.synapses.assignment import SynapseMatch, Voxel
+from emlib.measure.synapses.chance import MEASURES, chance_partners, chance_places
+from emlib.measure.synapses.matching import MAX_DISTANCE_NM, average_precision, match_synapses, pr_curve
+from emlib.measure.synapses.partners import score_partners
 
 DIRECTION_CHANCE = 0.5
 DRAWS = 100

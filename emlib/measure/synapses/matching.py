@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage as ndi
 
-from emlib.measure.assignment import SynapseMatch, Voxel, assign_pairs, near_pairs
+from emlib.measure.synapses.assignment import SynapseMatch, Voxel, assign_pairs, near_pairs
 
 MAX_DISTANCE_NM = 200.0
 

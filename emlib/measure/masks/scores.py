@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emlib.measure.mask_chance import CHANCE
-from emlib.measure.mask_counts import DEFAULTS, LINES, MaskCounts, MaskSettings, Sections, count_masks
-from emlib.measure.mask_objects import OBJECT_COUNTS
-from emlib.measure.mask_outlines import BOUNDARY_COUNTS
-from emlib.measure.mask_pixels import PIXEL_COUNTS
-from emlib.measure.mask_protocols import POOLED_SCORES, intervals, mean_scores, patch_mean_scores, pooled_scores
+from emlib.measure.masks.chance import CHANCE
+from emlib.measure.masks.counts import DEFAULTS, LINES, MaskCounts, MaskSettings, Sections, count_masks
+from emlib.measure.masks.objects import OBJECT_COUNTS
+from emlib.measure.masks.outlines import BOUNDARY_COUNTS
+from emlib.measure.masks.pixels import PIXEL_COUNTS
+from emlib.measure.masks.protocols import POOLED_SCORES, intervals, mean_scores, patch_mean_scores, pooled_scores
 
 PROTOCOLS = ("pooled", "patch_mean")
 AVERAGE = "average"
@@ -42,9 +42,9 @@ def score_masks(truth: Sections, pred: Sections, settings: MaskSettings = DEFAUL
     Returns
     -------
     dict
-        ``pooled``: every name of ``mask_protocols.POOLED_SCORES``, ``ci95`` (the interval [low, high] of each; None
+        ``pooled``: every name of ``masks.protocols.POOLED_SCORES``, ``ci95`` (the interval [low, high] of each; None
         with one section), ``sections``, and with objects ``objects_true``, ``objects_predicted``, ``objects_matched``
-        (at IoU 0.5). ``patch_mean``: every name of ``mask_pixels.PIXEL_SCORES``, ``patches``,
+        (at IoU 0.5). ``patch_mean``: every name of ``masks.pixels.PIXEL_SCORES``, ``patches``,
         ``patches_without_truth``. ``chance``: for both protocols the scores of ``all_background``, ``all_foreground``
         and ``random``, by the same functions. NaN stands for what was not measured: boundaries without a pixel size,
         objects of membranes.
@@ -52,11 +52,11 @@ def score_masks(truth: Sections, pred: Sections, settings: MaskSettings = DEFAUL
     Raises
     ------
     ValueError
-        As `emlib.measure.mask_counts.count_masks`.
+        As `emlib.measure.masks.counts.count_masks`.
 
     Notes
     -----
-    Intervals are bootstrapped over sections (see `emlib.measure.mask_protocols.intervals`). Sections of one stack are
+    Intervals are bootstrapped over sections (see `emlib.measure.masks.protocols.intervals`). Sections of one stack are
     alike, and few of them cannot show how much others would differ: with three, the true uncertainty is larger.
 
     Examples

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from emlib.measure.assignment import SynapseMatch, Voxel, assign_pairs, near_pairs
 from emlib.measure.contingency import Contingency, contingency
-from emlib.measure.synapses import MAX_DISTANCE_NM
+from emlib.measure.synapses.assignment import SynapseMatch, Voxel, assign_pairs, near_pairs
+from emlib.measure.synapses.matching import MAX_DISTANCE_NM
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from math import floor, sqrt
 
 import numpy as np
 
-from emlib.measure.mask_pixels import ratio
+from emlib.measure.masks.pixels import ratio
 
 BOUNDARY_COUNTS = ("boundary_predicted_near", "boundary_predicted", "boundary_true_near", "boundary_true")
 BOUNDARY_SCORES = ("boundary_f1", "boundary_precision", "boundary_recall")

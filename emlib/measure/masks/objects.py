@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from emlib.measure.mask_pixels import ratio
+from emlib.measure.masks.pixels import ratio
 
 OBJECT_COUNTS = ("objects_matched_50", "objects_matched_75", "objects_predicted", "objects_true")
 OBJECT_SCORES = ("object_precision", "object_recall", "object_f1", "ap50", "ap75")

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from emlib.measure.mask_counts import MaskCounts
-from emlib.measure.mask_objects import OBJECT_SCORES, object_scores
-from emlib.measure.mask_outlines import BOUNDARY_SCORES, boundary_scores
-from emlib.measure.mask_pixels import PIXEL_SCORES, pixel_scores
+from emlib.measure.masks.counts import MaskCounts
+from emlib.measure.masks.objects import OBJECT_SCORES, object_scores
+from emlib.measure.masks.outlines import BOUNDARY_SCORES, boundary_scores
+from emlib.measure.masks.pixels import PIXEL_SCORES, pixel_scores
 
 POOLED_SCORES = (*PIXEL_SCORES, *BOUNDARY_SCORES, *OBJECT_SCORES)
 INTERVAL = (0.025, 0.975)
