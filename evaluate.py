@@ -22,7 +22,13 @@ def add_segmentation(commands):
     how.add_argument("--relabel", choices=("3d", "2d"), help="score the truth's connected pieces, not its ids")
     how.add_argument("--per_section", action="store_true", help="score each section for itself, report the means")
     how.add_argument("--skeletons", metavar="SWC|make", help="file or folder of SWC, or make them from the truth: ERL")
-    how.add_argument("--skeleton_unit", choices=("nm", "um", "voxel"), default="nm", help="of the SWC coordinates")
+    how.add_argument(
+        "--skeleton_unit", choices=("nm", "um", "voxel"), default="nm", help="of SWC coordinates (default: nm)"
+    )
+    corner = {"type": float, "nargs": 3, "metavar": ("Z", "Y", "X")}
+    how.add_argument(
+        "--skeleton_offset", help="nm, where the first voxel lies in the SWC (default: the file's)", **corner
+    )
     how.add_argument(
         "--worst", type=cli.positive(int), default=20, metavar="N", help="rows of worst merges and of splits"
     )
@@ -49,7 +55,7 @@ def add_synapses(commands):
     far = {"type": cli.positive(float), "default": 200.0}
     how.add_argument("--max_distance_nm", help="farthest match (default: 200)", **far)
     how.add_argument("--min_score", type=float, metavar="S", help="predictions below count for the curve alone")
-    how.add_argument("--per_section", action="store_true", help="of a mask: components within each section")
+    how.add_argument("--per_section", action="store_true", help="each section for itself: components and matches")
     how.add_argument(
         "--min_size", type=float, default=0.0, help="of a mask: smaller components are ignored, nm³ or nm²"
     )

@@ -62,6 +62,12 @@ def test_neurites_are_mapped_by_their_labels(case):
     assert table["what"].tolist() == ["prediction", "chance"] and table["f1"][0] > table["f1"][1]
 
 
+@pytest.mark.parametrize("names", [("pre_pt_root_id", "post_pt_root_id"), ("bodyId_pre", "bodyId_post")])
+def test_tables_of_cave_and_neuprint_are_understood(case, names):
+    theirs = TRUTH.rename(columns=dict(zip(("source", "target"), names, strict=True)))
+    assert case(pred=TRUTH, truth=theirs)[0]["f1"] == 1
+
+
 def test_the_same_ids_without_labels(case):
     scores, lines, _ = case(pred=TRUTH.iloc[:2])
     assert (scores["precision"], scores["recall"], scores["f1"]) == (1, 2 / 3, 4 / 5)

@@ -140,11 +140,23 @@ def test_each_section_for_itself(files, tmp_path):
 
 def test_run_length_of_made_skeletons(files, tmp_path):
     pred, truth = map(str, files)
-    evaluate("segmentation", pred=pred, truth=truth, skeletons="make", outdir=tmp_path / "out")
+    how = {"skeletons": "make", "voxel_size": (200, 40, 40)}  # neurites of 1.2 µm
+    evaluate("segmentation", pred=pred, truth=truth, **how, outdir=tmp_path / "out")
     run = result(tmp_path / "out")["skeletons"]
     assert 0 < run["erl_nm"] < run["erl_max_nm"]
-    evaluate("segmentation", pred=truth, truth=truth, skeletons="make", outdir=tmp_path / "same")
+    evaluate("segmentation", pred=truth, truth=truth, **how, outdir=tmp_path / "same")
     assert result(tmp_path / "same")["skeletons"]["erl_ratio"] == pytest.approx(1)
+
+
+def test_run_length_of_a_skeleton_from_a_file(files, tmp_path):
+    """One straight neurite along z, cut in the middle by the prediction, in the coordinates of a larger volume."""
+    pred, truth = map(str, files)
+    nodes = [f"{z + 1} 0 {35 * 8 + 500} {35 * 8} {z * 40 + 1000} 0 {z or -1}" for z in range(6)]
+    (tmp_path / "one.swc").write_text("\n".join(nodes))
+    how = {"skeletons": str(tmp_path / "one.swc"), "skeleton_offset": (1000, 0, 500)}
+    evaluate("segmentation", pred=pred, truth=truth, **how, outdir=tmp_path / "out")
+    run = result(tmp_path / "out")["skeletons"]
+    assert run["erl_max_nm"] == 200 and run["erl_nm"] == pytest.approx(2 * 80**2 / 200)  # 3 nodes, a gap, 3 nodes
 
 
 def test_a_folder_of_sections_and_cremi_no_label(tmp_path):
@@ -191,6 +203,12 @@ def bad(folder, what):
         extra, says = ["--skeletons", "make"], ["--skeletons needs the voxel size"]
     elif what == "swc":
         extra, says = ["--skeletons", folder / "none", "--voxel_size", 1, 1, 1], [str(folder / "none")]
+    elif what == "far":
+        (folder / "far.swc").write_text("1 0 1e6 0 0 1 -1\n2 0 2e6 0 0 1 1\n")
+        extra = ["--skeletons", folder / "far.swc", "--voxel_size", 1, 1, 1]
+        says = ["no edge of the 1 skeletons lies in the volume", "--skeleton_unit", "--skeleton_offset"]
+    elif what == "short":
+        extra, says = ["--skeletons", "make", "--voxel_size", 1, 1, 1], ["no true neurite is long enough"]
     elif what == "zero":
         extra, says = ["--zero", "maybe"], ["--zero", "singletons"]
     elif what == "worst":
@@ -203,7 +221,7 @@ def bad(folder, what):
     return ["--pred", folder / "pred.npy", "--truth", folder / "truth.npy", *extra], says
 
 
-CASES = "shapes float nan negative empty em border skeletons swc zero worst missing".split()
+CASES = "shapes float nan negative empty em border skeletons swc far short zero worst missing".split()
 
 
 @pytest.mark.parametrize("what", CASES)

@@ -254,10 +254,10 @@ def test_chance_places_hit_as_often_as_their_volume_says():
     """One truth in the middle of a volume: a sphere of 200 nm among 20 × 60 × 60 voxels of 40 × 10 × 10 nm."""
     truth, bounds = points((10, 30, 30)), (np.zeros(3), np.array([20.0, 60, 60]))
     share = 4 / 3 * np.pi * 200**3 / (800 * 600 * 600)
-    found = chance_places(1, truth, bounds, VOXEL, 200, 4000, np.random.default_rng(0), ranked=1)
-    assert found["precision"] == found["recall"] == found["average_precision"] == pytest.approx(share, abs=0.015)
-    many = chance_places(5, truth, bounds, VOXEL, 200, 2000, np.random.default_rng(0))
-    assert many["recall"] == pytest.approx(1 - (1 - share) ** 5, abs=0.03)
+    found = chance_places(1, truth, bounds, VOXEL, 200, 1000, np.random.default_rng(0), ranked=1)
+    assert found["precision"] == found["recall"] == found["average_precision"] == pytest.approx(share, abs=0.03)
+    many = chance_places(5, truth, bounds, VOXEL, 200, 500, np.random.default_rng(0))
+    assert many["recall"] == pytest.approx(1 - (1 - share) ** 5, abs=0.06)
     assert many["precision"] == pytest.approx(many["recall"] / 5)
 
 
@@ -265,11 +265,11 @@ def test_chance_partners_are_right_as_often_as_a_deal_of_cards():
     """Four different pairs, dealt to four places: each is right in a quarter of the deals."""
     places = points((0, 0, 0), (0, 0, 100), (0, 0, 200), (0, 0, 300))
     truth = places.assign(pre_id=[1, 2, 3, 4], post_id=[5, 6, 7, 8])
-    found = chance_partners(truth, truth, VOXEL, 200, None, 3000, np.random.default_rng(0))
-    assert found["partners"]["f1"] == found["partners_unordered"]["f1"] == pytest.approx(1 / 4, abs=0.02)
+    found = chance_partners(truth, truth, VOXEL, 200, None, 800, np.random.default_rng(0))
+    assert found["partners"]["f1"] == found["partners_unordered"]["f1"] == pytest.approx(1 / 4, abs=0.04)
     swapped = truth.assign(pre_id=truth["post_id"], post_id=truth["pre_id"])
-    turned = chance_partners(swapped, truth, VOXEL, 200, None, 1000, np.random.default_rng(0))
-    assert turned["partners"]["f1"] == 0 and turned["partners_unordered"]["f1"] == pytest.approx(1 / 4, abs=0.03)
+    turned = chance_partners(swapped, truth, VOXEL, 200, None, 400, np.random.default_rng(0))
+    assert turned["partners"]["f1"] == 0 and turned["partners_unordered"]["f1"] == pytest.approx(1 / 4, abs=0.05)
 
 
 def test_chance_lies_in_the_volume_and_hangs_on_the_seed():

@@ -22,6 +22,10 @@ from emlib.measure.graphs import score_graph
 from emlib.runs.artefacts import Outputs
 
 KINDS = ("weighted", "undirected")
+ALIASES = {  # of the pipeline's synapses, of CAVE and of neuPrint
+    "source": ("pre_id", "pre_pt_root_id", "bodyId_pre", "pre"),
+    "target": ("post_id", "post_pt_root_id", "bodyId_post", "post"),
+}
 SHOWN = ["what", "predicted", "truth", *MEASURES, "weighted_f1", "undirected_f1"]
 
 
@@ -80,14 +84,14 @@ def evaluate(pred: str, truth: str, outputs: Outputs, settings: Settings) -> lis
 
 
 def read_edges(path: str) -> pd.DataFrame:
-    """Read a table of edges: ``source``, ``target`` and, if it is there, ``weight``.
+    """Read a table of edges: ``source``, ``target`` (or the names of ``ALIASES``) and, if it is there, ``weight``.
 
     Raises
     ------
     UserError
         As `read_table`, or if a weight is not above 0.
     """
-    table = read_table(path, ["weight"], ENDS, optional=["weight"])
+    table = read_table(path, ["weight"], ENDS, optional=["weight"], aliases=ALIASES)
     if "weight" in table:
         wrong = ~(table["weight"] > 0).to_numpy()
         if wrong.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,12 @@ def known_voxel_size(given: Iterable[float] | None, *sources: VolumeSource) -> Z
 
 
 def read_table(
-    path: str | Path, numbers: Iterable[str], ids: Iterable[str] = (), *, optional: Iterable[str] = ()
+    path: str | Path,
+    numbers: Iterable[str],
+    ids: Iterable[str] = (),
+    *,
+    optional: Iterable[str] = (),
+    aliases: Mapping[str, Iterable[str]] | None = None,
 ) -> pd.DataFrame:
     """Read a CSV table and check the columns that are needed.
 
@@ -74,6 +79,7 @@ def read_table(
     numbers : names of columns that must be there and hold finite numbers
     ids : names of columns that must be there and hold whole numbers of at least 0
     optional : names among ``numbers`` and ``ids`` that may be absent as a column, but are checked if present
+    aliases : other names that a column may have in the file, taken where the name itself is absent
 
     Returns
     -------
@@ -99,6 +105,10 @@ def read_table(
             ) from error
         raise
     table.columns = [str(name).strip() for name in table.columns]
+    for name, others in (aliases or {}).items():
+        known = next((other for other in others if other in table), None)
+        if name not in table and known is not None:
+            table = table.rename(columns={known: name})
     missing = [name for name in numbers + ids if name not in table and name not in optional]
     if missing:
         there = ", ".join(table.columns[:12])

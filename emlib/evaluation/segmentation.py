@@ -20,7 +20,7 @@ from emlib.evaluation.label_pass import LabelPair, Preparation, count_pairs, ope
 from emlib.evaluation.outcome import describe, save_scores, table_lines
 from emlib.measure.contingency import Contingency
 from emlib.measure.errors import worst_errors
-from emlib.measure.instances import SCORES, chance_scores, score_table
+from emlib.measure.instances import COUNTS, SCORES, score_against_chance
 from emlib.measure.skeletonize import make_skeletons
 from emlib.measure.skeletons import NodeLabels, expected_run_length
 from emlib.publish.figure_errors import figure_errors
@@ -44,6 +44,7 @@ class Settings:
     per_section: bool = False
     skeletons: str | None = None  # SWC file or folder, or "make"
     skeleton_unit: str = "nm"
+    skeleton_offset: tuple[float, float, float] | None = None  # nm (z, y, x) of the volume's first voxel
     worst: int = 20
 
     @property
@@ -78,10 +79,9 @@ def evaluate(pred: str, truth: str, outputs: Outputs, settings: Settings) -> lis
     tables, names = count_pairs(pair, settings.preparation, nodes and nodes.add)
     if not any(table.voxels.size for table in tables):
         raise UserError(f"{truth} holds no labelled voxel{' away from borders' * (settings.border_nm > 0)} to score on")
-    rows, sections = _scored(tables, settings.zero)
-    result: dict[str, Any] = {**rows.pop("prediction"), "zero": settings.zero, "chance": rows}
+    result, sections = _scored(tables, settings.zero)
     if nodes is not None:
-        result["skeletons"] = expected_run_length(skeletons, nodes.ids, pair.voxel_size_nm)
+        result["skeletons"] = _run_length(skeletons, nodes, pair, settings)
     errors = {kind: _worst(tables, names, kind, pair, settings) for kind in ("merge", "split")}
     worst = pd.concat([table.assign(kind=kind) for kind, table in errors.items()])
     _write(outputs, pair, result, worst, sections, settings)
@@ -99,20 +99,31 @@ def _skeletons(pair: LabelPair, settings: Settings) -> list[Skeleton] | None:
         return None
     if settings.skeletons == "make":
         return make_skeletons(read_whole(pair.truth), pair.voxel_size_nm)
-    return read_skeletons(settings.skeletons, pair.voxel_size_nm, settings.skeleton_unit)
+    offset = settings.skeleton_offset or pair.truth.notes.get("offset_nm", (0, 0, 0))
+    return read_skeletons(settings.skeletons, pair.voxel_size_nm, settings.skeleton_unit, tuple(offset))
 
 
-def _scored(tables: list[Contingency], zero: str) -> tuple[dict[str, dict[str, float]], pd.DataFrame | None]:
-    """Scores of the prediction and of chance by name; with a table per section their means, and those of each."""
+def _run_length(skeletons: list[Skeleton], nodes: NodeLabels, pair: LabelPair, settings: Settings) -> dict[str, Any]:
+    run = expected_run_length(skeletons, nodes.ids, pair.voxel_size_nm)
+    if run["path_nm"] > 0:
+        return run
+    if settings.skeletons == "make":
+        raise UserError(f"{pair.truth.uri}: no true neurite is long enough for a skeleton; leave out --skeletons make")
+    raise UserError(
+        f"{settings.skeletons}: no edge of the {len(skeletons)} skeletons lies in the volume; mind --skeleton_unit and "
+        "--skeleton_offset Z Y X"
+    )
+
+
+def _scored(tables: list[Contingency], zero: str) -> tuple[dict[str, Any], pd.DataFrame | None]:
+    """Scores beside chance; with a table per section their means (of counts, the sums), and the scores of each."""
     if len(tables) == 1:
-        return {"prediction": score_table(tables[0], zero=zero), **chance_scores(tables[0])}, None
-    filled = {z: table for z, table in enumerate(tables) if table.voxels.size}
-    each = pd.DataFrame([{"z": z, **score_table(table, zero=zero)} for z, table in filled.items()])
-    chance = [chance_scores(table) for table in filled.values()]
-    rows = {"prediction": {**each[list(SCORES)].mean().to_dict(), **each.iloc[:, -3:].sum().to_dict()}}
-    for name in chance[0]:
-        rows[name] = pd.DataFrame([one[name] for one in chance]).mean().to_dict()
-    return rows, each
+        return score_against_chance(tables[0], zero=zero), None
+    filled = {z: score_against_chance(table, zero=zero) for z, table in enumerate(tables) if table.voxels.size}
+    each = pd.DataFrame([{"z": z, **scores} for z, scores in filled.items()]).drop(columns=["zero", "chance"])
+    mean = {**each[list(SCORES)].mean().to_dict(), **each[list(COUNTS)].sum().to_dict(), "zero": zero}
+    chance = [scores["chance"] for scores in filled.values()]
+    return {**mean, "chance": {n: pd.DataFrame([one[n] for one in chance]).mean().to_dict() for n in chance[0]}}, each
 
 
 def _worst(

@@ -5,6 +5,8 @@ All come from one sparse contingency table (see `emlib.measure.contingency`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from bioimage_cpp.distance import distance_transform
 
@@ -13,6 +15,7 @@ from emlib.threads import map_threads
 
 ZERO_CHOICES = ("fill", "background", "singletons", "ignore")
 SCORES = ("voi_split", "voi_merge", "voi", "arand", "rand_precision", "rand_recall", "cremi_score")
+COUNTS = ("voxels", "true_segments", "pred_segments")
 
 
 def fill_zero(labels: np.ndarray) -> np.ndarray:
@@ -41,6 +44,23 @@ def fill_zero(labels: np.ndarray) -> np.ndarray:
         return filled
 
     return np.stack(map_threads(fill, sections)).reshape(labels.shape)
+
+
+def score_against_chance(table: Contingency, *, zero: str = "fill") -> dict[str, Any]:
+    """Score a contingency table beside chance: what ``scores.json`` and ``evaluate_segmentation.json`` hold.
+
+    Parameters
+    ----------
+    table : Contingency
+    zero : {"fill", "background", "singletons", "ignore"}
+        As in `score_table`.
+
+    Returns
+    -------
+    dict
+        Everything of `score_table`, ``zero``, and ``chance``: that of `chance_scores`.
+    """
+    return {**score_table(table, zero=zero), "zero": zero, "chance": chance_scores(table)}
 
 
 def score_instances(truth: np.ndarray, pred: np.ndarray, *, zero: str = "fill") -> dict[str, float]:
@@ -124,7 +144,7 @@ def score_table(table: Contingency, *, zero: str = "fill") -> dict[str, float]:
         single = int(table.voxels[table.pred == 0].sum())
     total = int(table.voxels.sum())
     if total == 0:
-        return {**dict.fromkeys(SCORES, float("nan")), "voxels": 0, "true_segments": 0, "pred_segments": 0}
+        return {**dict.fromkeys(SCORES, float("nan")), **dict.fromkeys(COUNTS, 0)}
     truth, in_truth = marginal(table.truth, table.voxels)
     named = table.pred != 0 if single else np.ones(len(table.pred), bool)
     pred, in_pred = marginal(table.pred[named], table.voxels[named])

@@ -13,7 +13,7 @@ from emlib.evaluation.synapse_tables import PARTNERS, has_partners, read_synapse
 from emlib.measure.contingency import contingency
 from emlib.measure.edges import ENDS
 from emlib.measure.graphs import score_graph
-from emlib.measure.instances import score_instances
+from emlib.measure.instances import fill_zero, score_against_chance
 from emlib.measure.synapses.partners import largest_overlap
 from emlib.measure.synapses.scores import score_synapses
 from emlib.pipeline.state import Run
@@ -46,7 +46,7 @@ def score_run(run: Run) -> None:
     shifts, truth = _total_shifts(run), None
     if run.truth is not None:
         truth = apply_shifts(run.truth, shifts, order=0, fill=0)
-        run.scores["segmentation"] = {**score_instances(truth, run.labels, zero="fill"), "zero": "fill"}
+        run.scores["segmentation"] = score_against_chance(contingency(truth, fill_zero(run.labels)))
         if run.volume.truth is not None:
             run.save_array("truth_neurites_i32_zyx", truth.astype(np.int32), "True neurites of the phantom, aligned")
     run.true_synapses = _true_synapses(run, shifts)

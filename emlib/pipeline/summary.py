@@ -34,7 +34,7 @@ def report_lines(run: Run) -> list[str]:
         s = run.scores["segmentation"]
         lines.append(
             f"against truth: VOI {s['voi_split']:.2f} split + {s['voi_merge']:.2f} merge = {s['voi']:.2f} bits, "
-            f"ARAND {s['arand']:.3f}"
+            f"ARAND {s['arand']:.3f} (all one neurite: {s['chance']['one_segment']['voi']:.2f} bits)"
         )
     if "synapses" in run.scores:
         s = run.scores["synapses"]

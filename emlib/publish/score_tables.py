@@ -41,9 +41,17 @@ def score_tables(scores: dict[str, Any]) -> list[Table]:
 
 
 def _segmentation(scores: dict[str, Any]) -> Table:
-    rows = [[name, value, SCORE_MEANING.get(name, "")] for name, value in scores.items() if not isinstance(value, dict)]
-    caption = "Truth 0 is ignored; predicted 0 takes the nearest label of its section."
-    return Table("Segmentation against truth", ["score", "value", "meaning"], rows, caption)
+    chance = scores["chance"]["one_segment"], scores["chance"]["same_sizes_at_random"]
+    rows = [
+        [name, value, *(one.get(name) for one in chance), SCORE_MEANING.get(name, "")]
+        for name, value in scores.items()
+        if not isinstance(value, dict)
+    ]
+    caption = (
+        "Truth 0 is ignored; predicted 0 takes the nearest label of its section. Chance: everything one neurite, and "
+        "segments of the same sizes with each voxel drawn at random."
+    )
+    return Table("Segmentation against truth", ["score", "value", "one neurite", "random", "meaning"], rows, caption)
 
 
 def _synapses(scores: dict[str, Any]) -> Table:
