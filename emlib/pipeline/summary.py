@@ -27,9 +27,8 @@ def summary(run: Run) -> dict[str, Any]:
 def report_lines(run: Run) -> list[str]:
     """What a person at the shell wants to read last: what came out, how good, where it lies."""
     found = summary(run)
-    lines = [
-        ", ".join(f"{found[name]} {name}" for name in ("neurites", "candidates", "nodes", "edges") if name in found)
-    ]
+    counts = [f"{found[name]} {name}" for name in ("neurites", "candidates", "nodes", "edges") if name in found]
+    lines = [", ".join(counts)] if counts else []
     if "segmentation" in run.scores:
         s = run.scores["segmentation"]
         lines.append(
