@@ -200,7 +200,7 @@ def print_partners(found, part, truth, true_labels):
     scores = score_partners(found[found["score"] >= 0.10], truth, part.voxel_size_nm, id_map=mapping)
     print(
         f"    at 0.10 with both partners: F1 {scores.unordered.f1:.3f} either way round, {scores.ordered.f1:.3f} with "
-        f"the right direction; direction right in {scores.direction_accuracy:.2f} of {len(scores.unordered.pairs)}"
+        f"the right direction; direction right in {scores.direction_accuracy:.2f} of {scores.direction_pairs}"
     )
 
 

@@ -51,7 +51,7 @@ def test_the_command(files, run_script, tmp_path):
     for name in ("voi_split", "voi_merge", "voi", "arand", "rand_precision", "rand_recall", "cremi_score"):
         assert found[name] == pytest.approx(expected[name], abs=1e-12)
     assert 0 < found["voi_split"] < found["chance"]["same_sizes_at_random"]["voi_split"]
-    assert found["zero"] == "fill" and found["settings"]["voxel_size"] == list(SIZE)
+    assert found["zero"] == "fill" and found["settings"]["voxel_size_nm"] == list(SIZE)
     assert found["inputs"]["pred"]["shape"] == [6, 40, 60] and "numpy" in found["versions"]
     worst = pd.read_csv(out / "tables" / "evaluate_segmentation_worst.csv")
     merge, split = (worst[worst["kind"] == kind].iloc[0] for kind in ("merge", "split"))
@@ -98,6 +98,29 @@ def test_slabs_give_what_the_whole_gives(files, tmp_path, monkeypatch, options):
         assert slabs[name] == pytest.approx(whole[name], abs=1e-12)
     assert [row["id"] for row in slabs["worst"]] == [row["id"] for row in whole["worst"]]
     assert whole["worst"][-1]["id"] == 304 * 2**33
+
+
+@pytest.mark.parametrize("first", [2**53, 2**63, 2**64 - 900])
+def test_huge_ids_are_written_and_drawn_whole(tmp_path, first):
+    """int32 against uint64: pandas knows no common type but float, which would round the ids."""
+    truth, pred = blocks()
+    big = np.where(truth > 0, truth.astype(np.uint64) + np.uint64(first), np.uint64(0))
+    np.save(tmp_path / "truth.npy", big)
+    np.save(tmp_path / "pred.npy", pred.astype(np.int32))
+    given = {"pred": str(tmp_path / "pred.npy"), "truth": str(tmp_path / "truth.npy")}
+    evaluate("segmentation", **given, outdir=tmp_path / "out")
+    split = next(row for row in result(tmp_path / "out")["worst"] if row["kind"] == "split")
+    merge = next(row for row in result(tmp_path / "out")["worst"] if row["kind"] == "merge")
+    assert split["id"] == 304 + first and {merge["first"], merge["second"]} == {101 + first, 102 + first}
+    text = (tmp_path / "out" / "tables" / "evaluate_segmentation_worst.csv").read_text()
+    assert str(304 + first) in text and "e+" not in text
+
+
+def test_counts_are_whole_numbers(files, tmp_path):
+    pred, truth = map(str, files)
+    evaluate("segmentation", pred=pred, truth=truth, outdir=tmp_path)
+    first = (tmp_path / "tables" / "evaluate_segmentation.csv").read_text().splitlines()[1]
+    assert f",{(blocks()[0] > 0).sum()}," in first
 
 
 def test_border_tolerance_forgives_a_shifted_border(tmp_path):

@@ -147,6 +147,21 @@ def test_chance_is_what_shuffling_gives():
         assert chance["same_sizes_at_random"][name] == pytest.approx(shuffled[name], abs=0.02)
 
 
+@pytest.mark.parametrize("zero", ["ignore", "singletons"])
+def test_chance_is_measured_on_the_voxels_that_are_scored(zero):
+    rng = np.random.default_rng(1)
+    truth, pred = rng.integers(0, 5, (1, 100, 100)), rng.integers(0, 4, (1, 100, 100))
+    if zero == "ignore":
+        by_hand = chance_scores(contingency(np.where(pred > 0, truth, 0), pred))
+    else:
+        alone = pred.copy()
+        alone[pred == 0] = 100 + np.arange((pred == 0).sum())
+        by_hand = chance_scores(contingency(truth, alone))
+    found = chance_scores(contingency(truth, pred), zero=zero)
+    for name, scores in by_hand.items():
+        assert found[name] == pytest.approx(scores, abs=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_table_of_a_volume_is_the_sum_of_its_slabs(seed):
     truth, pred = random_labels(seed, np.uint16, np.uint64)

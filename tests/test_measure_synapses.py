@@ -250,6 +250,29 @@ def test_without_scores_there_is_no_curve():
     assert np.isnan([result.scores["average_precision"], result.scores["chance"]["average_precision"]]).all()
 
 
+def test_of_two_opposite_synapses_each_takes_the_one_that_runs_its_way():
+    """The nearer truth runs the other way; direction is judged on the pairs that could be right."""
+    pred = points((0, 0, 0), (0, 0, 10)).assign(pre_id=[1, 2], post_id=[2, 1])
+    truth = points((0, 0, 1), (0, 0, 9)).assign(pre_id=[2, 1], post_id=[1, 2])
+    scores = score_partners(pred, truth, (10, 10, 10))
+    assert (scores.ordered.f1, scores.direction_accuracy, scores.direction_pairs) == (1, 1, 2)
+    assert scores.unordered.pairs["truth"].tolist() == [1, 0]
+    assert scores.unordered.pairs["distance_nm"].tolist() == [90, 90]
+
+
+def test_one_match_more_outweighs_every_direction():
+    pred = points((0, 0, 0), (0, 0, 15)).assign(pre_id=[1, 1], post_id=[2, 2])
+    truth = points((0, 0, 0), (0, 0, 15)).assign(pre_id=[1, 2], post_id=[2, 1])
+    scores = score_partners(pred, truth, (10, 10, 10), max_distance_nm=100)
+    assert len(scores.unordered.pairs) == 2 and scores.direction_accuracy == 0.5
+
+
+def test_a_synapse_onto_itself_has_no_direction():
+    both = points((0, 0, 0)).assign(pre_id=[3], post_id=[3])
+    scores = score_partners(both, both, VOXEL)
+    assert scores.ordered.f1 == 1 and np.isnan(scores.direction_accuracy) and scores.direction_pairs == 0
+
+
 def test_chance_places_hit_as_often_as_their_volume_says():
     """One truth in the middle of a volume: a sphere of 200 nm among 20 × 60 × 60 voxels of 40 × 10 × 10 nm."""
     truth, bounds = points((10, 30, 30)), (np.zeros(3), np.array([20.0, 60, 60]))

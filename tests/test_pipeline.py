@@ -427,7 +427,7 @@ def evaluated(run_script, kind, run, outdir, *more):
         for flag, name in zip(("--pred", "--truth"), pair, strict=True)
         for item in (flag, run / f"tables/{name}.csv")
     ]
-    done = run_script("evaluate.py", kind, *tables, "--draws", 20, "--outdir", outdir, *more)
+    done = run_script("evaluate.py", kind, *tables, "--outdir", outdir, *more)
     assert done.returncode == 0, done.stderr
     scores = json.loads((outdir / f"tables/evaluate_{kind}.json").read_text())
     return {name: scores[name] for name in scores if name not in ("inputs", "settings", "versions")}

@@ -100,9 +100,8 @@ def read_table(
             table = pd.read_csv(path, skipinitialspace=True)
     except UserError as error:
         if isinstance(error.__cause__, pd.errors.EmptyDataError):
-            raise UserError(
-                f"{path} is empty; a table needs at least a header with {', '.join(numbers + ids)}"
-            ) from error
+            needed = ", ".join(name for name in ids + numbers if name not in optional)
+            raise UserError(f"{path} is empty; a table needs at least a header with {needed}") from error
         raise
     table.columns = [str(name).strip() for name in table.columns]
     for name, others in (aliases or {}).items():
@@ -123,11 +122,9 @@ def _checked(column: pd.Series, path: Path, whole: bool) -> pd.Series:
     values = pd.to_numeric(column, errors="coerce")
     wrong = ~np.isfinite(values.to_numpy(np.float64))
     if whole:
-        wrong |= (values < 0).to_numpy() | (values != values.round()).to_numpy()
+        wrong |= (values < 0).to_numpy() | (values != values.round()).to_numpy() | (values >= 2**63).to_numpy()
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        kind = "a whole number of at least 0" if whole else "a number"
-        raise UserError(
-            f"{path}, line {row + 2}: {column.name} is {column.iloc[row]!r}, not {kind}; mend or drop the row"
-        )
+        kind, found = "a whole number in 0 … 2^63-1" if whole else "a number", column.iloc[row]
+        raise UserError(f"{path}, line {row + 2}: {column.name} is {found}, not {kind}; mend or drop the row")
     return values.astype(np.int64 if whole else np.float64)

@@ -17,7 +17,7 @@ from emlib.errors import UserError
 from emlib.evaluation.error_views import error_view, locate
 from emlib.evaluation.inputs import read_whole
 from emlib.evaluation.label_pass import LabelPair, Preparation, count_pairs, open_pair
-from emlib.evaluation.outcome import describe, save_scores, table_lines
+from emlib.evaluation.outcome import describe, save_scores, settings_of, table_lines
 from emlib.measure.contingency import Contingency
 from emlib.measure.errors import worst_errors
 from emlib.measure.instances import COUNTS, SCORES, score_against_chance
@@ -137,6 +137,8 @@ def _worst(
     if names is not None:
         for column in ["id"] if kind == "split" else ["first", "second"]:
             found[column] = names[found[column].to_numpy(np.int64)]
+    for column in ("id", "first", "second"):  # as Python's: pandas has no type for ids of two dtypes but float
+        found[column] = found[column].astype(object)
     return locate(found, kind, pair, settings.zero == "fill")
 
 
@@ -145,6 +147,7 @@ def _write(
 ) -> None:
     rows = {"prediction": {name: value for name, value in result.items() if np.isscalar(value)}, **result["chance"]}
     table = pd.DataFrame([{"row": name, **values} for name, values in rows.items()])
+    table = table.astype(dict.fromkeys(COUNTS, "Int64"))  # whole numbers, though chance has none
     outputs.table("evaluate_segmentation", table, "Segmentation scores, and those of chance")
     columns = ["kind", "id", "bits", "voxels", "parts", "first", "second", "first_voxels", "second_voxels", *"zyx"]
     outputs.table("evaluate_segmentation_worst", worst[columns], "The worst merges and splits")
@@ -152,7 +155,7 @@ def _write(
         outputs.table("evaluate_segmentation_sections", sections, "Segmentation scores of each section")
     inputs = {"pred": describe(pair.pred), "truth": describe(pair.truth)}
     content = {**result, "worst": worst[columns].to_dict("records"), "synthetic": pair.synthetic}
-    used = {**asdict(how), "voxel_size": pair.voxel_size_nm}
+    used = settings_of(pair.voxel_size_nm, **{n: v for n, v in asdict(how).items() if n != "voxel_size"})
     save_scores(outputs, "segmentation", content, inputs, used, "Segmentation scores")
 
 

@@ -25,8 +25,8 @@ def near_borders(labels: np.ndarray, pixel_nm: tuple[float, float], tolerance_nm
 
     Notes
     -----
-    The border mask of the CREMI challenge (cremi.org, ``create_border_mask``), which leaves truth within 25 nm of a
-    border out of the scores; in nm here, and so right for pixels that are not square.
+    The border mask of the CREMI challenge's scripts (``create_border_mask`` of cremi_python); in nm here, and so right
+    for pixels that are not square.
 
     Examples
     --------

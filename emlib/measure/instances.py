@@ -60,7 +60,7 @@ def score_against_chance(table: Contingency, *, zero: str = "fill") -> dict[str,
     dict
         Everything of `score_table`, ``zero``, and ``chance``: that of `chance_scores`.
     """
-    return {**score_table(table, zero=zero), "zero": zero, "chance": chance_scores(table)}
+    return {**score_table(table, zero=zero), "zero": zero, "chance": chance_scores(table, zero=zero)}
 
 
 def score_instances(truth: np.ndarray, pred: np.ndarray, *, zero: str = "fill") -> dict[str, float]:
@@ -126,7 +126,7 @@ def score_table(table: Contingency, *, zero: str = "fill") -> dict[str, float]:
 
     Public implementations differ in four ways, and here is which one this follows:
 
-    - Predicted 0. scikit-image counts it as one segment (``background``). The SNEMI3D script and CREMI count each of
+    - Predicted 0. scikit-image counts it as one segment (``background``). The SNEMI3D script means to count each of
       its voxels as a segment of its own for the Rand error (``singletons``), which punishes a drawn membrane. Neither
       suits a prediction with thin gaps between neurites, where the score would be that of the gaps: hence ``fill``.
     - Pairs of a voxel with itself. The SNEMI3D script and CREMI count them, as here; scikit-image leaves them out. The
@@ -135,13 +135,7 @@ def score_table(table: Contingency, *, zero: str = "fill") -> dict[str, float]:
       Σ n_tp² / Σ n_p²; so here, in SNEMI3D and CREMI. scikit-image 0.26 returns the two names the other way round.
     - The order of VOI. scikit-image returns (split, merge) when the truth comes first, as here.
     """
-    if zero not in ZERO_CHOICES:
-        raise ValueError(f"zero must be one of {', '.join(ZERO_CHOICES)}, got {zero!r}")
-    single = 0
-    if zero == "ignore":
-        table = table.keep(table.pred != 0)
-    elif zero == "singletons":
-        single = int(table.voxels[table.pred == 0].sum())
+    table, single = _treated(table, zero)
     total = int(table.voxels.sum())
     if total == 0:
         return {**dict.fromkeys(SCORES, float("nan")), **dict.fromkeys(COUNTS, 0)}
@@ -164,12 +158,14 @@ def score_table(table: Contingency, *, zero: str = "fill") -> dict[str, float]:
     }
 
 
-def chance_scores(table: Contingency) -> dict[str, dict[str, float]]:
-    """Scores of two predictions that know nothing of the image.
+def chance_scores(table: Contingency, *, zero: str = "fill") -> dict[str, dict[str, float]]:
+    """Scores of two predictions that know nothing of the image, on the voxels that `score_table` compares.
 
     Parameters
     ----------
     table : Contingency
+    zero : {"fill", "background", "singletons", "ignore"}
+        As in `score_table`.
 
     Returns
     -------
@@ -177,11 +173,23 @@ def chance_scores(table: Contingency) -> dict[str, dict[str, float]]:
         ``one_segment``: everything is one neurite. ``same_sizes_at_random``: as many segments as predicted, of the same
         sizes, but each voxel drawn at random; computed as its limit for many voxels, where the two are independent.
     """
+    table, single = _treated(table, zero)
     total = float(table.voxels.sum())
     if not total:
         return {name: dict.fromkeys(SCORES, float("nan")) for name in ("one_segment", "same_sizes_at_random")}
-    truth, pred = (marginal(ids, table.voxels)[0] / total for ids in (table.truth, table.pred))
+    truth = marginal(table.truth, table.voxels)[0] / total
+    named = table.pred != 0 if single else slice(None)
+    pred = np.append(marginal(table.pred[named], table.voxels[named])[0], np.ones(single)) / total
     return {"one_segment": _independent(truth, np.ones(1)), "same_sizes_at_random": _independent(truth, pred)}
+
+
+def _treated(table: Contingency, zero: str) -> tuple[Contingency, int]:
+    """The table without what is left out, and how many voxels of predicted 0 are segments of their own."""
+    if zero not in ZERO_CHOICES:
+        raise ValueError(f"zero must be one of {', '.join(ZERO_CHOICES)}, got {zero!r}")
+    if zero == "ignore":
+        return table.keep(table.pred != 0), 0
+    return table, int(table.voxels[table.pred == 0].sum()) if zero == "singletons" else 0
 
 
 def _independent(truth: np.ndarray, pred: np.ndarray) -> dict[str, float]:

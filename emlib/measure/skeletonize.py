@@ -53,7 +53,7 @@ def make_skeletons(labels: np.ndarray, voxel_size_nm: ZYX, min_length_nm: float 
 
     Notes
     -----
-    A bump becomes a branch if it reaches farther from the centre line than 1.5 × the depth there + 100 nm. At the faces
+    A bump becomes a branch if it leaves a box of 1.5 × the depth + 100 nm around the centre line. At the faces
     of the volume a neurite is taken to go on, so that its centre line runs straight into the face.
 
     Examples

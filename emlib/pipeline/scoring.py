@@ -20,7 +20,7 @@ from emlib.pipeline.state import Run
 from emlib.stages.align import apply_shifts
 from emlib.stages.graph import GraphSettings, build_graph, edge_table
 
-CHANCE_DRAWS = 20  # a run is scored in passing; evaluate.py draws more
+CHANCE_DRAWS = 100  # as many as evaluate.py draws
 
 
 def read_true_synapses(run: Run) -> None:

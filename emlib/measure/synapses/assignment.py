@@ -76,7 +76,13 @@ def near_pairs(
 
 
 def assign_pairs(
-    i: np.ndarray, j: np.ndarray, distance: np.ndarray, n_pred: int, n_truth: int, max_distance_nm: float
+    i: np.ndarray,
+    j: np.ndarray,
+    distance: np.ndarray,
+    n_pred: int,
+    n_truth: int,
+    max_distance_nm: float,
+    preferred: np.ndarray | None = None,
 ) -> SynapseMatch:
     """Choose the largest, then nearest, one-to-one subset of allowed pairs.
 
@@ -88,12 +94,15 @@ def assign_pairs(
         Rows of the two tables.
     max_distance_nm : float
         No distance is larger.
+    preferred : (P,) bool array, optional
+        Of equally large subsets those with most preferred pairs are taken, and of these the nearest.
 
     Returns
     -------
     SynapseMatch
     """
     chosen = []
+    preferred = np.ones(len(i), bool) if preferred is None else preferred
     if len(i):
         nodes = n_pred + n_truth
         links = coo_array((np.ones(len(i), bool), (i, n_pred + j)), shape=(nodes, nodes))
@@ -103,21 +112,26 @@ def assign_pairs(
         chosen.append(order[alone])
         order = order[~alone]
         for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else ():
-            chosen.append(rows[_assign_group(i[rows], j[rows], distance[rows], max_distance_nm)])
+            chosen.append(rows[_assign_group(i[rows], j[rows], distance[rows], max_distance_nm, preferred[rows])])
     kept = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
     pairs = pd.DataFrame({"pred": i[kept], "truth": j[kept], "distance_nm": distance[kept]})
     return SynapseMatch(pairs.sort_values("pred", ignore_index=True), n_pred, n_truth)
 
 
-def _assign_group(i: np.ndarray, j: np.ndarray, distance: np.ndarray, max_distance_nm: float) -> np.ndarray:
+def _assign_group(
+    i: np.ndarray, j: np.ndarray, distance: np.ndarray, max_distance_nm: float, preferred: np.ndarray
+) -> np.ndarray:
     """Positions of the chosen pairs among pairs that compete."""
     pred, p = np.unique(i, return_inverse=True)
     truth, t = np.unique(j, return_inverse=True)
     which = np.full((len(pred), len(truth)), -1)
     which[p, t] = np.arange(len(i))
-    # One match more outweighs every distance; a pair out of reach costs nothing and counts as no match.
-    bonus = (min(which.shape) + 1) * max_distance_nm * SLACK + 1
+    # A preferred pair outweighs all distances, one match more all preferences; a pair out of reach costs nothing and
+    # counts as no match.
+    most = min(which.shape) + 1
+    step = 0.0 if preferred.all() else most * max_distance_nm * SLACK + 1
+    bonus = most * (max_distance_nm * SLACK + step) + 1
     cost = np.zeros(which.shape)
-    cost[p, t] = distance - bonus
+    cost[p, t] = distance + step * ~preferred - bonus
     picked = which[linear_sum_assignment(cost)]
     return picked[picked >= 0]

@@ -26,12 +26,16 @@ class PartnerScores:
     unordered : SynapseMatch
         Matching in which place and the two neurites have to agree, whichever is pre.
     direction_accuracy : float
-        Share of the pairs of ``unordered`` whose pre side is right; chance is 0.5; NaN without pairs.
+        Share of the pairs of ``unordered`` whose pre side is right; chance is 0.5; NaN without pairs. Synapses of a
+        neurite onto itself have no direction and are left out.
+    direction_pairs : int
+        How many pairs that is the share of.
     """
 
     ordered: SynapseMatch
     unordered: SynapseMatch
     direction_accuracy: float
+    direction_pairs: int
 
 
 def map_ids_by_overlap(pred_labels: np.ndarray, truth_labels: np.ndarray) -> dict[int, int]:
@@ -95,7 +99,8 @@ def score_partners(
     Notes
     -----
     Matching on place and both partners at once follows the CREMI challenge (Funke et al. 2016), whose third task
-    scores synaptic partners by the F-score of a one-to-one assignment.
+    scores synaptic partners by the F-score of a one-to-one assignment. Where two neurites are joined both ways within
+    reach, as many pairs as possible are the right way round, and only then as near as possible.
     """
     i, j, distance = near_pairs(pred, truth, voxel_size_nm, max_distance_nm)
     pre, post = (mapped_ids(pred[name], id_map) for name in ("pre_id", "post_id"))
@@ -104,10 +109,10 @@ def score_partners(
     either = ordered | ((pre[i] == true_post[j]) & (post[i] == true_pre[j]))
     sizes = len(pred), len(truth), max_distance_nm
     directed = assign_pairs(i[ordered], j[ordered], distance[ordered], *sizes)
-    undirected = assign_pairs(i[either], j[either], distance[either], *sizes)
+    undirected = assign_pairs(i[either], j[either], distance[either], *sizes, preferred=ordered[either])
     p, t = (undirected.pairs[name].to_numpy() for name in ("pred", "truth"))
-    right = pre[p] == true_pre[t]
-    return PartnerScores(directed, undirected, float(right.mean()) if len(right) else float("nan"))
+    right = (pre[p] == true_pre[t])[true_pre[t] != true_post[t]]
+    return PartnerScores(directed, undirected, float(right.mean()) if len(right) else float("nan"), len(right))
 
 
 def mapped_ids(ids: pd.Series, id_map: dict[int, int] | None) -> np.ndarray:

@@ -176,7 +176,7 @@ def _partner_scores(
     pred: pd.DataFrame, truth: pd.DataFrame, voxel_size_nm: Voxel, max_distance_nm: float, id_map: dict[int, int]
 ) -> dict[str, Any]:
     partners = score_partners(pred, truth, voxel_size_nm, max_distance_nm, id_map)
-    direction = {"accuracy": partners.direction_accuracy, "pairs": len(partners.unordered.pairs)}
+    direction = {"accuracy": partners.direction_accuracy, "pairs": partners.direction_pairs}
     return {
         "partners": _measures(partners.ordered),
         "partners_unordered": _measures(partners.unordered),
