@@ -17,7 +17,7 @@ def add_segmentation(commands):
     zeros = ("fill", "background", "singletons", "ignore")
     how.add_argument("--zero", choices=zeros, default="fill", help="what becomes of predicted 0 (default: fill)")
     how.add_argument(
-        "--border_nm", type=cli.positive(float), default=0.0, help="leave out truth this near a border, in plane"
+        "--border_nm", type=cli.at_least_zero(float), default=0.0, help="leave out truth this near a border, in plane"
     )
     how.add_argument("--relabel", choices=("3d", "2d"), help="score the truth's connected pieces, not its ids")
     how.add_argument("--per_section", action="store_true", help="score each section for itself, report the means")
@@ -25,7 +25,7 @@ def add_segmentation(commands):
     how.add_argument(
         "--skeleton_unit", choices=("nm", "um", "voxel"), default="nm", help="of SWC coordinates (default: nm)"
     )
-    corner = {"type": float, "nargs": 3, "metavar": ("Z", "Y", "X")}
+    corner = {"type": cli.finite, "nargs": 3, "metavar": ("Z", "Y", "X")}
     how.add_argument(
         "--skeleton_offset", help="nm, where the first voxel lies in the SWC (default: the file's)", **corner
     )
@@ -41,7 +41,9 @@ def add_masks(commands):
     how = parser.add_argument_group("scoring")
     positive = cli.positive
     how.add_argument("--boundary_nm", type=positive(float), default=20.0, help="tolerance of boundary F1 (default: 20)")
-    how.add_argument("--min_object_nm2", type=float, default=0.0, help="smaller components are no objects")
+    how.add_argument(
+        "--min_object_nm2", type=cli.at_least_zero(float), default=0.0, help="smaller components are no objects"
+    )
     how.add_argument("--patch", type=positive(int), default=256, help="side of a patch in pixels (default: 256)")
     how.add_argument("--stride", type=positive(int), default=128, help="between patches in pixels (default: 128)")
     how.add_argument("--bootstrap", type=positive(int), default=1000, help="draws of sections (default: 1000)")
@@ -54,10 +56,13 @@ def add_synapses(commands):
     how = parser.add_argument_group("scoring")
     far = {"type": cli.positive(float), "default": 200.0}
     how.add_argument("--max_distance_nm", help="farthest match (default: 200)", **far)
-    how.add_argument("--min_score", type=float, metavar="S", help="predictions below count for the curve alone")
+    how.add_argument("--min_score", type=cli.finite, metavar="S", help="predictions below count for the curve alone")
     how.add_argument("--per_section", action="store_true", help="each section for itself: components and matches")
     how.add_argument(
-        "--min_size", type=float, default=0.0, help="of a mask: smaller components are ignored, nm³ or nm²"
+        "--min_size",
+        type=cli.at_least_zero(float),
+        default=0.0,
+        help="of a mask: smaller components are ignored, nm³ or nm²",
     )
     how.add_argument("--draws", type=cli.positive(int), default=100, help="draws of chance (default: 100)")
 

@@ -104,7 +104,7 @@ def test_large_weights_keep_their_digits(case):
         ({"truth": TRUTH.iloc[:0]}, "holds no connection between two neurites"),
         ({"truth": TRUTH.assign(target=TRUTH["source"])}, "holds no connection between two neurites"),
         ({"pred": PRED.drop(columns="target")}, "lacks the column target"),
-        ({"pred": PRED.assign(weight=[1, 1, 0, 1, 1])}, "line 4: weight is 0, not above 0"),
+        ({"pred": PRED.assign(weight=[1, 1, 0, 1, 1])}, "line 4: weight is 0, not in 0"),
         ({"pred": PRED.assign(source=[1.5, 1, 1, 1, 1])}, "not a whole number"),
         ({"truth": TRUTH.assign(weight=np.nan)}, "weight is .*nan.*, not a number"),
         ({"pred": "absent.csv"}, "no such table"),

@@ -192,8 +192,33 @@ def test_an_empty_truth_is_a_warning(data):
     assert found["chance"]["pooled"]["synapses"]["all_background"]["dice"] == 1
 
 
+def spoil(path, value):
+    """Give a pixel of a two-valued mask a third value."""
+    image = np.asarray(Image.open(path)).copy()
+    image[0, 0] = value
+    Image.fromarray(image).save(path)
+
+
+def test_a_mask_of_any_one_value_is_a_mask(data):
+    write(data / "pred/synapses", stack(2), high=7)
+    assert score(data)[1]["pooled"]["synapses"]["dice"] == 1
+
+
+def test_draws_without_truth_say_nothing_about_dice(data):
+    """Synapses in one section of three, half of them found: no draw makes the score better than it is."""
+    truth = stack(2)
+    truth[1:] = 0
+    write(data / "truth/synapses", truth)
+    pred = truth.copy()
+    pred[0][:, np.flatnonzero(truth[0].any(axis=0))[::2]] = 0
+    write(data / "pred/synapses", pred)
+    found = score(data)[1]["pooled"]["synapses"]
+    assert 0 < found["dice"] < 1 and found["ci95"]["dice"] == [found["dice"]] * 2
+
+
 def test_a_prediction_below_half_range_is_noted(data):
     write(data / "pred/synapses", stack(2), high=100)
+    spoil(data / "pred/synapses/00.png", 50)
     lines, found = score(data)
     assert any("synapses holds values up to 100" in line and "background" in line for line in lines)
     assert found["pooled"]["synapses"]["dice"] == 0
@@ -266,6 +291,7 @@ def test_mistakes_in_values(data, tmp_path, run_script):
     assert "values from -1 to -1" in line([-1])
     assert "values from 70000 to 70000" in line([70000])
     write(data / "truth/mitochondria", stack(1), high=7)
+    spoil(data / "truth/mitochondria/00.png", 3)
     assert "values up to 7" in (text := refused(data)) and "0 and 255" in text
     (data / "truth/mitochondria/03.png").write_bytes(b"\x89PNG broken")
     done = masks(data, run_script=run_script)
@@ -276,9 +302,9 @@ def test_mistakes_in_values(data, tmp_path, run_script):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--seed", -1], "--seed -1 is below 0"),
-        (["--min_object_nm2", -5], "--min_object_nm2 -5 is no area"),
-        (["--min_object_nm2", "nan"], "--min_object_nm2 nan is no area"),
+        (["--seed", -1], "--seed: must be at least 0, got -1"),
+        (["--min_object_nm2", -5], "--min_object_nm2: must be at least 0, got -5"),
+        (["--min_object_nm2", "nan"], "--min_object_nm2: must be at least 0, got nan"),
         (["--min_object_nm2", 100], "--min_object_nm2 needs the size of a pixel; give --voxel_size"),
         (["--patch", 0], "must be above 0"),
         (["--boundary_nm", "nan"], "must be above 0"),

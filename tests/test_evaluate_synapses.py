@@ -88,7 +88,7 @@ def test_partners_and_direction(case, labels):
     assert scores["direction_accuracy"] == {"accuracy": 0.5, "pairs": 2, "chance": 0.5}
     assert 0 < scores["chance"]["partners"]["f1"] < scores["partners"]["f1"]
     assert scores["settings"]["voxel_size_nm"] == list(VOXEL)  # of the labels
-    assert any("direction right in 0.500 of 2" in line for line in lines)
+    assert any("direction right in 1 of 2" in line for line in lines)
 
 
 def test_the_truth_as_its_own_prediction_is_perfect(case, labels):

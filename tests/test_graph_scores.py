@@ -30,17 +30,17 @@ def ratios(shared, predicted, true):
     )
 
 
-def by_sets(pred, truth, id_map=None):
+def by_sets(pred, truth, id_map=None, loops=False):
     """The scores by their definition, with dictionaries of edges."""
     wiring = []
     for table, mapping in ((pred, id_map), (truth, None)):
         weights = {}
         for row in table.itertuples():
             ends = [row.source, row.target]
+            if ends[0] == ends[1] and not loops:
+                continue
             if mapping is not None:
                 ends = [mapping.get(e, ("unmapped", e)) for e in ends]
-            elif table is truth and ends[0] == ends[1]:
-                continue
             weights[tuple(ends)] = weights.get(tuple(ends), 0) + getattr(row, "weight", 1)
         wiring.append(weights)
     p, t = wiring
@@ -105,6 +105,12 @@ def test_a_merge_sends_both_neurites_edges_to_one():
     assert result.edges["status"].tolist() == ["hit", "false", "missed"]
 
 
+def test_edges_onto_oneself_count_on_neither_side():
+    loops = graph((1, 1), (1, 2), (3, 3))
+    scores = score_graph(loops, loops).scores
+    assert (scores["precision"], scores["recall"], scores["predicted"], scores["truth"]) == (1, 1, 1, 1)
+
+
 def test_a_wrong_direction_is_right_only_undirected():
     scores = score_graph(graph((2, 1)), graph((1, 2)), draws=1).scores
     assert triple(scores) == triple(scores["weighted"]) == (0, 0, 0) and triple(scores["undirected"]) == (1, 1, 1)
@@ -167,7 +173,7 @@ def test_chance_is_the_mean_over_all_rewirings():
     truth = sum_edges(graph((1, 2), (2, 3), (4, 1), (3, 2), weight=[1, 2, 1, 1]))[0]
     all_of_them = []
     for targets in permutations(pred["target"]):
-        expected = by_sets(pred.assign(target=targets), truth)
+        expected = by_sets(pred.assign(target=targets), truth, loops=True)
         all_of_them.append([expected[kind] for kind in ("edges", "weighted", "undirected")])
     mean = np.mean(all_of_them, axis=0)
     found = rewiring(pred, truth, 4000, np.random.default_rng(0))

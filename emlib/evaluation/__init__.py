@@ -39,4 +39,7 @@ def evaluate(what: str, *, pred: str, truth: str, outdir: str | Path = "outputs"
     settings = module.Settings(**{k: v for k, v in options.items() if k in names or k not in RUN_FLAGS})
     outputs = Outputs(outdir)
     lines = module.evaluate(pred, truth, outputs, settings)
+    stale = [name for name in outputs.left_over() if name.startswith(f"tables/evaluate_{what}")]
+    if stale:
+        lines.append(f"warning: left from an earlier evaluation, not of this one: {', '.join(stale)}")
     return [*lines, *(f"written: {outputs.path(str(artefact.path))}" for artefact in outputs.written)]

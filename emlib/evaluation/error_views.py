@@ -41,7 +41,7 @@ def error_view(row: pd.Series, kind: Kind, pair: LabelPair, fill: bool) -> Error
         kind=kind,
         truth=truth,
         pred=labels,
-        em=None if pair.em is None else pair.em.read(box),
+        em=None if pair.em is None else np.nan_to_num(pair.em.read(box)),
         place=tuple(p - side.start for p, side in zip(place, box, strict=True)),
         origin=tuple(side.start for side in box),
         one=int(row["id"]),

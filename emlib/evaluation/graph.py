@@ -21,6 +21,7 @@ from emlib.measure.edges import ENDS, MEASURES
 from emlib.measure.graphs import score_graph
 from emlib.runs.artefacts import Outputs
 
+HEAVIEST = 1e12  # of an edge: sums stay exact
 KINDS = ("weighted", "undirected")
 ALIASES = {  # of the pipeline's synapses, of CAVE and of neuPrint
     "source": ("pre_id", "pre_pt_root_id", "bodyId_pre", "pre"),
@@ -93,11 +94,13 @@ def read_edges(path: str) -> pd.DataFrame:
     """
     table = read_table(path, ["weight"], ENDS, optional=["weight"], aliases=ALIASES)
     if "weight" in table:
-        wrong = ~(table["weight"] > 0).to_numpy()
+        wrong = ~table["weight"].between(0, HEAVIEST, inclusive="right").to_numpy()
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             value = table["weight"].iloc[row]
-            raise UserError(f"{path}, line {row + 2}: weight is {value:g}, not above 0; mend or drop the row")
+            raise UserError(
+                f"{path}, line {row + 2}: weight is {value:g}, not in 0 … {HEAVIEST:g}; mend or drop the row"
+            )
         if (table["weight"] == table["weight"].round()).all() and (table["weight"] < 2**53).all():
             table["weight"] = table["weight"].astype(np.int64)
     return table[[name for name in (*ENDS, "weight") if name in table]]

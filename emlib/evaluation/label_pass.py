@@ -74,6 +74,8 @@ def open_pair(pred: str, truth: str, em: str | None, voxel_size_nm: ZYX | None) 
     """
     labels = open_label_pair(pred, truth)
     grey = None if em is None else open_volume(em)
+    if grey is not None and grey.dtype == bool:
+        raise UserError(f"--em {em} holds a mask, no grey values; give the EM that the labels were made from")
     if grey is not None and grey.shape != labels[0].shape:
         raise UserError(
             f"--em {em} has shape {grey.shape}, the labels {labels[0].shape} (z, y, x): give the EM they were made from"

@@ -141,9 +141,9 @@ def to_mask(stack: np.ndarray, where: str, sections: Sequence[str]) -> tuple[np.
     Returns
     -------
     mask : (Z, Y, X) bool array
-        bool as it is. Floats must lie in [0, 1]; from 0.5 on is foreground. Integers that hold 0 and 1 alone: 1; else
-        the upper half of the range: from 128 in 8 bits, from 32768 in 16 bits. Wider integers count as 8 or 16 bits, by
-        their largest value.
+        bool as it is. Floats must lie in [0, 1]; from 0.5 on is foreground. Integers that hold 0 and one other value:
+        that; else the upper half of the range: from 128 in 8 bits, from 32768 in 16 bits. Wider integers count as 8 or
+        16 bits, by their largest value.
     note : str or None
         Says so where integers above 1 stay below half range, so that nothing is foreground: ids, perhaps.
 
@@ -172,7 +172,7 @@ def to_mask(stack: np.ndarray, where: str, sections: Sequence[str]) -> tuple[np.
     low, high = int(low), int(high)
     if low < 0 or high > 65535:
         raise UserError(f"{where} holds values from {low} to {high}; a mask holds 0 and 1, or 0 to 255, or 0 to 65535")
-    if high <= 1:
+    if not stack[stack != 0].size or (stack[stack != 0] == high).all():
         return stack > 0, None
     half = 32768 if stack.dtype == np.uint16 or high > 255 else 128
     note = f"{where} holds values up to {high}, none in the upper half of its range (from {half})"

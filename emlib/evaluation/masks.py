@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import pandas as pd
@@ -83,10 +82,6 @@ def evaluate(pred: str, truth: str, outputs: Outputs, settings: Settings = Setti
     UserError
         If masks are missing, differ in size, or are none.
     """
-    if settings.seed < 0:
-        raise UserError(f"--seed {settings.seed} is below 0; give a whole number of at least 0")
-    if not (isfinite(settings.min_object_nm2) and settings.min_object_nm2 >= 0):
-        raise UserError(f"--min_object_nm2 {settings.min_object_nm2:g} is no area; give nm², 0 to keep every component")
     pairs = pair_masks(pred, truth, settings.organelles)
     voxel_size_nm = known_voxel_size(settings.voxel_size, *(s for pair in pairs for s in (pair.truth, pair.pred)))
     if voxel_size_nm is None and settings.min_object_nm2 > 0:

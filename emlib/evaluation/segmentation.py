@@ -84,9 +84,9 @@ def evaluate(pred: str, truth: str, outputs: Outputs, settings: Settings) -> lis
         result["skeletons"] = _run_length(skeletons, nodes, pair, settings)
     errors = {kind: _worst(tables, names, kind, pair, settings) for kind in ("merge", "split")}
     worst = pd.concat([table.assign(kind=kind) for kind, table in errors.items()])
-    _write(outputs, pair, result, worst, sections, settings)
     _draw(outputs, pair, errors, settings)
-    return _lines(result, errors)
+    _write(outputs, pair, result, worst, sections, settings)
+    return [*_lines(result, errors, 0 if sections is None else len(sections)), *_remarks(pair, result)]
 
 
 def _skeletons(pair: LabelPair, settings: Settings) -> list[Skeleton] | None:
@@ -170,11 +170,22 @@ def _draw(outputs: Outputs, pair: LabelPair, errors: dict[str, pd.DataFrame], se
         outputs.note(f"figures/{path.name}", "The worst merge and the worst split")
 
 
-def _lines(result: dict[str, Any], errors: dict[str, pd.DataFrame]) -> list[str]:
+def _remarks(pair: LabelPair, result: dict[str, Any]) -> list[str]:
+    """What a person must know about what was compared."""
+    lines = [f"warning: {line}" for source in (pair.pred, pair.truth) for line in source.notes.get("messages", [])]
+    for name, source in (("pred_segments", pair.pred), ("true_segments", pair.truth)):
+        if result[name] == 1:
+            lines.append(f"warning: {source.uri} is a single segment: is it a segmentation?")
+    return [*lines, pair.synthetic] if pair.synthetic else lines
+
+
+def _lines(result: dict[str, Any], errors: dict[str, pd.DataFrame], sections: int) -> list[str]:
     rows = {"prediction": result, **result["chance"]}
     table = pd.DataFrame([{"": name, **{score: values[score] for score in SCORES}} for name, values in rows.items()])
     lines = table_lines(table)
     counts = (f"{result[name]:,}" for name in ("voxels", "true_segments", "pred_segments"))
+    if sections:
+        lines.append(f"means over {sections} sections, each scored for itself")
     lines.append("VOI in bits; {} labelled voxels, {} true and {} predicted segments".format(*counts))
     if "skeletons" in result:
         run = result["skeletons"]

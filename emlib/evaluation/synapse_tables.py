@@ -16,6 +16,8 @@ from emlib.volumes.open import open_volume
 from emlib.volumes.volume import ZYX, VolumeSource
 
 PARTNERS = ("pre_id", "post_id")
+FARTHEST = 2**31  # voxels along an axis; a whole mouse brain at 4 nm has a thousandth of it
+TABLES = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class SynapseSource:
 
 def is_table(path: str | Path) -> bool:
     """Whether a path names a table rather than a mask."""
-    return Path(path).suffix.lower() == ".csv"
+    return Path(path).suffix.lower() in TABLES
 
 
 def has_partners(table: pd.DataFrame) -> bool:
@@ -63,6 +65,9 @@ def read_synapses(path: str | Path, *, scored: bool = False) -> pd.DataFrame:
     if len(partners) == 1:
         other = PARTNERS[1 - PARTNERS.index(partners[0])]
         raise UserError(f"{path} has {partners[0]} but lacks the column {other}; give both partners or neither")
+    far = (table[["z", "y", "x"]].abs() > FARTHEST).to_numpy().any(axis=1)
+    if far.any():
+        raise UserError(f"{path}, line {int(far.argmax()) + 2}: no volume has so many voxels; z, y, x are in voxels")
     return table[[name for name in (*numbers, *PARTNERS) if name in table]]
 
 

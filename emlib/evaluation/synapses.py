@@ -212,8 +212,10 @@ def _remarks(pred: str, known: _Truth, result: SynapseScores) -> list[str]:
     scores = result.scores
     lines = [f"truth: {len(known.table)} synapses ({known.read_as}); farthest match {scores['max_distance_nm']:g} nm"]
     if not scores["predicted"]:
-        none = "reaches --min_score" if result.curve is not None and len(result.curve) else "is in the table"
-        lines.append(f"warning: no prediction {none} {pred}: precision is undefined, recall 0")
+        none = "of {} reaches --min_score" if result.curve is not None and len(result.curve) else "is in {}"
+        lines.append(f"warning: no prediction {none.format(pred)}: precision is undefined, recall 0")
+    for line in known.mask.notes.get("messages", []) if known.mask is not None else []:
+        lines.append(f"warning: {line}; --per_section keeps them apart")
     if result.curve is None:
         lines.append(f"no average precision: {pred} has no column score")
     elif scores["best"] and scores["best"]["f1"]:
@@ -225,7 +227,7 @@ def _remarks(pred: str, known: _Truth, result: SynapseScores) -> list[str]:
     if "direction_accuracy" in scores and scores["direction_accuracy"]["pairs"]:
         direction = scores["direction_accuracy"]
         lines.append(
-            f"direction right in {direction['accuracy']:.3f} of {direction['pairs']} synapses between the right "
-            f"neurites (chance {direction['chance']:g})"
+            f"direction right in {round(direction['accuracy'] * direction['pairs'])} of {direction['pairs']} synapses "
+            f"between the right neurites (chance {direction['chance']:g})"
         )
     return lines

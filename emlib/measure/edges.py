@@ -14,7 +14,7 @@ INTERVAL = (2.5, 97.5)  # percentiles of the draws of chance
 
 
 def sum_edges(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Sum the weights of repeated rows; return the edges and how many rows named an id below 1.
+    """Sum the weights of repeated rows, without edges from a neurite to itself and those that name an id below 1.
 
     Parameters
     ----------
@@ -26,12 +26,12 @@ def sum_edges(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     edges : DataFrame
         ``source``, ``target`` (int64), ``weight``; distinct, sorted by source and target.
     background : int
-        Rows left out.
+        Rows left out because they name an id below 1.
     """
     weight = table["weight"].to_numpy() if "weight" in table else np.ones(len(table), np.int64)
     edges = table[["source", "target"]].astype(np.int64).assign(weight=weight)
     real = (edges["source"] > 0) & (edges["target"] > 0)
-    return add_up(edges[real]), int((~real).sum())
+    return add_up(edges[real & (edges["source"] != edges["target"])]), int((~real).sum())
 
 
 def add_up(edges: pd.DataFrame) -> pd.DataFrame:

@@ -50,8 +50,8 @@ def score_graph(
     ----------
     pred, truth : DataFrame
         ``source``, ``target`` (integers) and optionally ``weight`` (above 0; 1 where there is no such column). Repeated
-        rows add up. Rows that name an id below 1 (background) are left out, and so are true edges from a neurite to
-        itself.
+        rows add up. Rows that name an id below 1 (background) are left out, and so are edges from a neurite to
+        itself; two predicted neurites that are pieces of one true neurite are not the same, and wrong if joined.
     id_map : dict, optional
         True id of each predicted id, from ``map_ids_by_overlap``. An end that is not in it stays a neurite of its own,
         which no true edge can have. None: both tables use the same ids.
@@ -94,7 +94,6 @@ def score_graph(
     [[1, 2, 1, 2, 'hit'], [2, 3, 1, 0, 'missed'], [3, 2, 0, 1, 'false']]
     """
     true_edges, true_background = sum_edges(truth)
-    true_edges = true_edges[true_edges["source"] != true_edges["target"]]
     named, background = map_edges(pred, id_map)
     edges = _joined(true_edges, named)
     status = edges["status"]

@@ -46,6 +46,10 @@ def score_run(run: Run) -> None:
     shifts, truth = _total_shifts(run), None
     if run.truth is not None:
         truth = apply_shifts(run.truth, shifts, order=0, fill=0)
+        if not truth.any():
+            run.warn("no labelled voxel of the truth lies in this cutout: segmentation is not scored")
+            truth = None
+    if truth is not None:
         run.scores["segmentation"] = score_against_chance(contingency(truth, fill_zero(run.labels)))
         if run.volume.truth is not None:
             run.save_array("truth_neurites_i32_zyx", truth.astype(np.int32), "True neurites of the phantom, aligned")

@@ -62,6 +62,27 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     return convert
 
 
+def at_least_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Return an argparse type: a finite number of this kind, 0 or above."""
+
+    def convert(text: str):
+        value = kind(text)
+        if not 0 <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def finite(text: str) -> float:
+    """Return a number that is neither NaN nor infinite; an argparse type."""
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+    return value
+
+
 def add_volume(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the flags that say which box of which volume is read; return their group."""
     group = parser.add_argument_group("input")
@@ -109,7 +130,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--outdir", default="outputs", type=Path, help="folder for all results (default: outputs)")
     group.add_argument("--config", type=Path, metavar="FILE.yaml", help="flags by name; flags typed here win")
-    group.add_argument("--seed", type=int, default=0, help="for everything that is drawn at random (default: 0)")
+    group.add_argument(
+        "--seed", type=at_least_zero(int), default=0, help="for everything that is drawn at random (default: 0)"
+    )
     group.add_argument("--threads", type=positive(int), help="cores to use (default: all)")
     group.add_argument("--quiet", action="store_true", help="print errors only")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -122,7 +145,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     Threads are set here, before NumPy is loaded, so that its libraries obey.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = Parser(prog=parser.prog, add_help=False, usage=argparse.SUPPRESS)
     early.add_argument("--config", type=Path)
     config = early.parse_known_args(argv)[0].config
     if config is not None:
@@ -187,7 +210,9 @@ def run(main: Callable[[], int | None]) -> int:
     """Call a script's main function and turn what a user can cause into one line on stderr and exit code 2."""
     debug = "--debug" in sys.argv
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()  # here, where a full disk behind it can still be told
+        return code
     except UserError as error:
         if debug:
             raise
@@ -206,3 +231,9 @@ def run(main: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if debug:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
+        print(f"error: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        return 2

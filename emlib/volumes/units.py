@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from emlib.volumes.volume import ZYX
@@ -32,8 +31,11 @@ def nm_per(unit: str | None) -> float | None:
     return _FACTORS.get(str(unit or "").strip().lower())
 
 
+_FINEST, _COARSEST = 1e-3, 1e9  # nm: a thousandth of an atom, a metre
+
+
 def voxel_size(values: Iterable[float] | None) -> ZYX | None:
-    """Return (z, y, x) as floats if these are three positive finite numbers, else None.
+    """Return (z, y, x) as floats if these are three numbers of nm that a microscope could have, else None.
 
     Rounded to 7 digits: no microscope is calibrated better, and 4.2 nm kept as a fraction or a float32 in Å reads back
     as 4.2.
@@ -47,4 +49,4 @@ def voxel_size(values: Iterable[float] | None) -> ZYX | None:
         z, y, x = (float(f"{float(value):.7g}") for value in values)
     except (TypeError, ValueError):
         return None
-    return (z, y, x) if all(math.isfinite(v) and v > 0 for v in (z, y, x)) else None
+    return (z, y, x) if all(_FINEST <= v <= _COARSEST for v in (z, y, x)) else None

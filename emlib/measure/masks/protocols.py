@@ -94,15 +94,20 @@ def intervals(organelles: Sequence[MaskCounts], draws: int, seed: int) -> dict[s
     Notes
     -----
     Percentiles of the scores of as many sections drawn with replacement (Efron and Tibshirani 1993). A draw is kept as
-    how often it holds each section, so that all of them are one matrix product.
+    how often it holds each section, so that all of them are one matrix product. Draws without a true pixel are left
+    out.
     """
     sections = len(organelles[0].pixels)
     if sections < 2:
         return None
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(sections, np.full(sections, 1 / sections), size=draws).astype(np.float64)
-    scores = mean_scores([pooled_scores(counts, weights) for counts in organelles])
+    drawn = []
+    for counts in organelles:
+        empty = weights @ (counts.pixels[:, 0] + counts.pixels[:, 2]) == 0  # no true pixel, nothing to be right about
+        drawn.append({name: np.where(empty, np.nan, values) for name, values in pooled_scores(counts, weights).items()})
+    scores = mean_scores(drawn)
     return {
-        name: None if np.isnan(values).any() else np.quantile(values, INTERVAL).tolist()
+        name: None if np.isnan(values).all() else np.nanquantile(values, INTERVAL).tolist()
         for name, values in ((name, scores[name]) for name in POOLED_SCORES)
     }

@@ -148,7 +148,7 @@ def scores_table(scores: Scores) -> pd.DataFrame:
     for protocol in PROTOCOLS:
         for organelle, prediction in scores[protocol].items():
             lines = {"prediction": prediction, **scores["chance"][protocol][organelle]}
-            low, high = (prediction.get("ci95") or {}).get("dice", (np.nan, np.nan))
+            low, high = (prediction.get("ci95") or {}).get("dice") or (np.nan, np.nan)
             for line in LINES:
                 row = {"protocol": protocol, "organelle": organelle, "line": line}
                 row |= {name: lines[line].get(name, np.nan) for name in POOLED_SCORES}

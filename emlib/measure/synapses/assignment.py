@@ -11,7 +11,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from emlib.errors import UserError
+
 Voxel = tuple[float, float, float]
+MOST_NEAR = 200  # pairs per synapse; neuropil has one synapse per µm³ or so, and a few within 200 nm
 SLACK = 1 + 1e-9  # a distance that equals the limit but for rounding counts as within
 
 
@@ -66,11 +69,23 @@ def near_pairs(
     pred, truth : (P,) int64 arrays
         Row positions in the two tables, in ascending order.
     distance_nm : (P,) float64 array
+
+    Raises
+    ------
+    UserError
+        If synapses have hundreds of others within reach on average: then any place would be a match.
     """
     a, b = (table[["z", "y", "x"]].to_numpy(np.float64) * voxel_size_nm for table in (pred, truth))
     if not len(a) or not len(b):
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    near = cKDTree(a).sparse_distance_matrix(cKDTree(b), max_distance_nm * SLACK, output_type="ndarray")
+    trees, reach = (cKDTree(a), cKDTree(b)), max_distance_nm * SLACK
+    crowd = trees[0].count_neighbors(trees[1], reach) / max(len(a), len(b))
+    if crowd > MOST_NEAR:
+        raise UserError(
+            f"a synapse has {crowd:.0f} others within {max_distance_nm:g} nm on average, too many to tell them apart; "
+            "are the places in voxels, and are --voxel_size and --max_distance_nm in nm?"
+        )
+    near = trees[0].sparse_distance_matrix(trees[1], reach, output_type="ndarray")
     order = np.lexsort((near["j"], near["i"]))
     return near["i"][order].astype(np.int64), near["j"][order].astype(np.int64), near["v"][order]
 
