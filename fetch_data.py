@@ -1,7 +1,10 @@
-"""Put data in place: the synthetic phantom, with full truth beside it.
+"""Put data in place: public data sets, checked, and the synthetic phantom with full truth.
 
-python fetch_data.py phantom --output data/phantom
+python fetch_data.py --list
+python fetch_data.py drosophila-vnc
+python fetch_data.py fib25-medulla --from ../shared/data --output data/fib25-medulla
 python fetch_data.py phantom --shape 256 256 64 --voxel_size 10 10 10 --seed 3 --output data/phantom3
+python fetch_data.py phantom --domain --output data/phantom-organelles
 """
 
 import sys
@@ -11,25 +14,43 @@ from emlib.runs import cli
 
 
 def parse_args(argv=None):
-    parser = cli.Parser(description=__doc__)
-    parser.add_argument("name", choices=("phantom",), help="what to put in place")
-    parser.add_argument("--output", type=Path, help="folder (default: data/NAME)")
-    parser.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels (default: 256 256 64)")
-    size = {"type": cli.positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
-    parser.add_argument("--voxel_size", help="nm (default: 40 8 8)", **size)
-    parser.add_argument("--damaged_section", type=int, metavar="Z", help="damage this section")
+    parser = cli.Parser(description=__doc__, conflict_handler="resolve")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="what to put in place; --list shows the names")
+    parser.add_argument("--list", action="store_true", help="names, sizes, licences and which copies are there")
     cli.add_run(parser)
+    # after add_run, whose --outdir becomes another name of this one
+    parser.add_argument(
+        "--output",
+        "--outdir",
+        type=Path,
+        metavar="DIR",
+        help="folder (default: data/NAME; with --domain data/phantom-sections)",
+    )
+    public = parser.add_argument_group("public data sets")
+    public.add_argument("--from", dest="local", type=Path, metavar="DIR", help="copy from here, do not download")
+    public.add_argument("--mirror", metavar="URL", help="web folder with the files of NAME, tried first")
+    timeout = {"type": cli.positive(float), "default": 30.0, "metavar": "S"}
+    public.add_argument("--network_timeout", help="seconds per request (default: 30)", **timeout)
+    phantom = parser.add_argument_group("phantom")
+    phantom.add_argument("--domain", action="store_true", help="sections with organelle masks, split for training")
+    shape = "voxels (default: 256 256 64; with --domain 384 384 20, where Z is the number of sections)"
+    phantom.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help=shape)
+    size = {"type": cli.positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
+    phantom.add_argument("--voxel_size", help="nm (default: 40 8 8)", **size)
+    phantom.add_argument("--damaged_section", type=int, metavar="Z", help="damage this section")
     return cli.parse(parser, argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    from emlib.volumes.phantom_files import phantom_settings, write_phantom  # heavy: after parsing
+    from emlib.runs.fetch_commands import fetch_public, make_phantom_files, print_list  # heavy: after parsing
 
-    settings = phantom_settings(args.shape, args.voxel_size, args.seed, args.damaged_section)
-    written = write_phantom(settings, args.output or Path("data") / args.name)
-    if not args.quiet:
-        print(*(f"written: {path}" for path in written), sep="\n")
+    if args.list:
+        print_list()
+    elif args.name == "phantom":
+        make_phantom_files(args)
+    else:
+        fetch_public(args)
     return 0
 
 

@@ -30,18 +30,34 @@ def parse_args(argv=None):
     steps.add_argument("--set", help="any setting that --list_settings names", **named)
     steps.add_argument("--list_settings", action="store_true", help="print the settings of all stages and exit")
     steps.add_argument("--until", choices=STOPS, help="stop after this stage")
+    steps.add_argument(
+        "--resume", action="store_true", help="continue after the last whole stage of an interrupted run"
+    )
     keep = parser.add_argument_group("output")
     keep.add_argument("--save_minimal", action="store_true", help="keep no intermediate arrays")
     keep.add_argument("--aligned_dtype", choices=("float32", "float16"), default="float32")
+    keep.add_argument("--force", action="store_true", help="run although the planned memory exceeds what is free")
+    cli.add_history(parser)
     cli.add_run(parser)
     return cli.parse(parser, argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    from emlib.pipeline import PipelineSettings, StageSettings, report_lines, run_pipeline  # heavy: after parsing
+    from emlib import pipeline  # heavy: after parsing
+    from emlib.pipeline import PipelineSettings, StageSettings
+    from emlib.runs import history_lines
     from emlib.runs.settings import listing, override
 
+    if args.runs or args.show is not None or args.export:
+        print(*history_lines.answer(args.outdir, pipeline.defaults(), show=args.show, export=args.export), sep="\n")
+        return 0
+    if args.list:
+        from emlib.volumes.bossdb import BossOptions, list_bossdb, listing_lines
+
+        options = BossOptions(timeout_s=args.network_timeout, config_file=args.boss_config)
+        print(*listing_lines(list_bossdb(args.list, options, progress=not args.quiet), args.list), sep="\n")
+        return 0
     short = {"segment.segmenter": args.segmenter, "graph.min_score": args.min_score}
     stages = override(StageSettings(), [f"{k}={v}" for k, v in short.items() if v is not None] + args.set)
     if args.list_settings:
@@ -54,6 +70,8 @@ def main(argv=None):
         seed=args.seed,
         fallback=not args.no_fallback,
         network_timeout_s=args.network_timeout,
+        resolution=args.resolution,
+        boss_config=args.boss_config,
         until=args.until or "publish",
         save_minimal=args.save_minimal,
         aligned_dtype=args.aligned_dtype,
@@ -66,10 +84,21 @@ def main(argv=None):
         stages=stages,
         **({"dataset": args.dataset} if args.dataset else {}),
     )
-    run = run_pipeline(settings, args.outdir, command=cli.command_line(), quiet=args.quiet)
+    outdir, again = args.outdir, None
+    if args.rerun is not None:
+        again = pipeline.recall(args.rerun, outdir, settings)
+        settings, outdir = again.settings, again.folder
+    pipeline.announce(settings, again, force=args.force, quiet=args.quiet)
+    how = {"command": cli.command_line(), "quiet": args.quiet, "resume": args.resume}
+    if args.cutouts:
+        cutouts = pipeline.run_cutouts(settings, args.cutouts, outdir, **how)
+        lines, code = pipeline.cutout_lines(cutouts, outdir), 2 if any(cutout.error for cutout in cutouts) else 0
+    else:
+        run = pipeline.run_pipeline(settings, outdir, **how)
+        lines, code = pipeline.report_lines(run) + ([again.verdict()] if again else []), 0
     if not args.quiet:
-        print(*report_lines(run), sep="\n")
-    return 0
+        print(*lines, sep="\n")
+    return code
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from emlib.errors import UserError
 from emlib.runs import cli
 from emlib.runs.settings import listing, override
+from emlib.threads import get_threads, set_threads
 
 
 def parser():
@@ -156,3 +157,31 @@ def test_the_listing_can_be_pasted_back():
 def test_positive_refuses_nan():
     with pytest.raises(argparse.ArgumentTypeError):
         cli.positive(float)("nan")
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "expected"),
+    [([], "3", 3), ([], "5,2", 5), (["--threads", "4"], "3", 4), ([], "0", None), ([], "all", None), ([], None, None)],
+)
+def test_threads_come_from_the_flag_then_from_the_environment(flags, environment, expected, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, environment or "")  # put back afterwards
+    set_threads(None)
+    usual = get_threads()
+    try:
+        cli.parse(parser(), flags)
+        assert get_threads() == (expected or usual)
+    finally:
+        set_threads(None)
+
+
+def test_one_question_at_a_time_to_the_record(capsys):
+    made = cli.Parser(prog="tool.py")
+    cli.add_history(made)
+    cli.add_run(made)
+    assert cli.parse(made, ["--show", "last"]).show == "last" and cli.parse(made, ["--cutouts", "2"]).cutouts == 2
+    for argv in (["--runs", "--rerun", "last"], ["--export", "csv", "--cutouts", "2"], ["--cutouts", "0"], ["--show"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.parse(made, argv)
+        assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1

@@ -2,9 +2,12 @@
 
 import json
 import multiprocessing
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -53,6 +56,69 @@ def test_outdir_below_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         Outputs(tmp_path / "file" / "deeper")
+
+
+def test_only_what_a_dead_process_left_is_removed(tmp_path):
+    outputs = Outputs(tmp_path)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = [
+        tmp_path / f"data/.em.tmp{int(ended.stdout)}-0123abcd.npy",
+        tmp_path / ".report.tmp2147483646-0123abcd.html",
+    ]
+    left.append(tmp_path / f"tables/.a.tmp{os.getpid()}-0123abcd.csv")  # of an earlier process with this one's id
+    kept = [
+        tmp_path / f"tables/.t.tmp{os.getppid()}-0123abcd.csv",
+        tmp_path / "data/.mine.npy",
+        tmp_path / "data/em.npy",
+    ]
+    for path in (*left, *kept):
+        path.touch()
+    outputs.remove_stale()
+    assert not [path for path in left if path.exists()] and [path for path in kept if path.exists()] == kept
+
+
+def test_a_killed_write_leaves_a_name_that_is_known_for_stale(tmp_path):
+    code = (
+        "import os, signal, sys\nfrom emlib.volumes.atomic import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n    os._exit(9)"
+    )
+    for name in ("tables/graph.graphml", "data/a.b.npy", "figures/noending"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)
+        assert len(list((tmp_path / name).parent.iterdir())) == 1
+    Outputs(tmp_path).remove_stale()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_file_where_a_folder_of_the_run_should_be(tmp_path):
+    (tmp_path / "tables").write_text("")
+    with pytest.raises(UserError, match=r"cannot make the folder .*tables: File exists; choose another --outdir"):
+        Outputs(tmp_path)
+
+
+def test_an_array_that_finds_the_disk_full_is_told_as_that(tmp_path, monkeypatch):
+    """NumPy only says how many items are missing."""
+    outputs = Outputs(tmp_path)
+
+    def full(path, array):
+        raise OSError("1024 requested and 0 written")
+
+    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with pytest.raises(UserError, match=r"cannot write .*em\.npy: No space left on device; free space"):
+        outputs.array("em", np.zeros((1, 2, 3)), "x")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**30))
+    with pytest.raises(UserError, match="1024 requested and 0 written"):
+        outputs.array("em", np.zeros((1, 2, 3)), "x")
+
+
+def test_an_array_counts_with_its_sidecar(tmp_path):
+    outputs = Outputs(tmp_path)
+    outputs.array("em", np.zeros((1, 2, 3)), "x")
+    outputs.table("t", pd.DataFrame({"a": [1]}), "x")
+    files = [path.as_posix() for artefact in outputs.written for path in artefact.files]
+    assert files == ["data/em.npy", "data/em.json", "tables/t.csv"]
+    assert all(outputs.path(name).is_file() for name in files)
 
 
 def test_a_run_is_in_the_log_from_its_start(tmp_path):

@@ -149,7 +149,7 @@ def _read_csv(path: Path, needed: str) -> pd.DataFrame:
 
 def _checked(column: pd.Series, path: Path, whole: bool) -> pd.Series:
     """A column as numbers, or an error that names the first row which is none (counted from the header as line 1)."""
-    values = pd.to_numeric(column, errors="coerce")
+    values = pd.to_numeric(column.astype(str) if column.dtype == bool else column, errors="coerce")
     wrong = ~np.isfinite(values.to_numpy(np.float64))
     if whole and values.dtype.kind == "f" and (values >= 2**53).any():
         row = int((values >= 2**53).to_numpy().argmax())

@@ -10,9 +10,25 @@
 8. publish      scores when truth is known, figures, report
 """
 
+from emlib.pipeline.cutouts import cutout_lines, run_cutouts
+from emlib.pipeline.memory import plan_memory
+from emlib.pipeline.rerun import recall
 from emlib.pipeline.run import STAGES, run_pipeline
-from emlib.pipeline.settings import PipelineSettings, StageSettings
+from emlib.pipeline.settings import PipelineSettings, StageSettings, defaults
 from emlib.pipeline.state import Run
-from emlib.pipeline.summary import report_lines
+from emlib.pipeline.summary import announce, report_lines
 
-__all__ = ["STAGES", "PipelineSettings", "Run", "StageSettings", "report_lines", "run_pipeline"]
+__all__ = [
+    "STAGES",
+    "PipelineSettings",
+    "Run",
+    "StageSettings",
+    "announce",
+    "cutout_lines",
+    "defaults",
+    "plan_memory",
+    "recall",
+    "report_lines",
+    "run_cutouts",
+    "run_pipeline",
+]

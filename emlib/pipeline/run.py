@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
+from emlib.errors import UserError
+from emlib.pipeline.resume import MADE, StageRecords
 from emlib.pipeline.settings import PipelineSettings
 from emlib.pipeline.state import Run
 from emlib.pipeline.steps import STEPS, publish_stage
 from emlib.pipeline.summary import summary
 from emlib.runs.artefacts import Outputs
+from emlib.runs.lock import run_lock
 from emlib.runs.runlog import RunLog
 
 STAGES = tuple(STEPS)
 
 
 def run_pipeline(
-    settings: PipelineSettings, outdir: str | Path = "outputs", *, command: str = "", quiet: bool = False
+    settings: PipelineSettings,
+    outdir: str | Path = "outputs",
+    *,
+    command: str = "",
+    quiet: bool = False,
+    resume: bool = False,
 ) -> Run:
     """Run the stages in order and write what they make.
 
@@ -27,10 +39,15 @@ def run_pipeline(
     ----------
     settings : PipelineSettings
     outdir : path
+        Held by a lock for the length of the run.
     command : str
         The command line, for the record.
     quiet : bool
         No progress and no summary.
+    resume : bool
+        Go on after the last whole stage of a run in ``outdir`` that was interrupted. A stage is done again, and so is
+        what follows, if its settings, its input files or `emlib` have changed or one of its files is damaged. The
+        outcome is that of an undisturbed run, byte for byte.
 
     Returns
     -------
@@ -40,33 +57,72 @@ def run_pipeline(
     Raises
     ------
     UserError
-        For what the user can mend; the run log keeps the message.
+        For what the user can mend, another run in ``outdir`` among it; the run log keeps the message.
+    KeyboardInterrupt
+        On Ctrl-C and on SIGTERM; the run log says "interrupted".
     """
     outputs = Outputs(outdir)
-    log = RunLog(outputs.root / "runs", asdict(settings), command)
-    run = Run(settings, outputs, log, command=command)
-    last = STAGES.index(settings.until)
-    bar = tqdm(STAGES[: last + 1], disable=quiet or not sys.stderr.isatty(), leave=False, unit="stage")
-    try:
-        for name in bar:
+    with run_lock(outputs.root), _terminable() as stopped:
+        outputs.remove_stale()
+        log = RunLog(outputs.root / "runs", asdict(settings), command)
+        run = Run(settings, outputs, log, command=command, quiet=quiet)
+        try:
+            _run_stages(run, stopped, resume)
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with suppress(UserError):  # a log that cannot be written must not hide what went wrong
+                log.update(status=status, stage_seconds=run.watch.seconds, error=f"{type(error).__name__}: {error}")
+            raise
+    return run
+
+
+def _run_stages(run: Run, stopped: threading.Event, resume: bool) -> None:
+    names = STAGES[: STAGES.index(run.settings.until) + 1]
+    records, done = StageRecords(run), []
+    if resume:
+        done = records.restore([name for name in names if name in MADE])
+    else:
+        records.clear()
+    silent = run.quiet or not sys.stderr.isatty()
+    with tqdm(names, initial=len(done), disable=silent, leave=False, unit="stage") as bar:
+        for name in names[len(done) :]:
             bar.set_description(name)
             with run.watch.stage(name):
                 STEPS[name](run)
-            log.update(stage_seconds=run.watch.seconds, stage_peak_mib=run.watch.peak_mib)
-        if settings.until != "publish":
-            with run.watch.stage("publish"):
-                publish_stage(run)
-        log.update(
-            status="done",
-            stage_seconds=run.watch.seconds,
-            stage_peak_mib=run.watch.peak_mib,
-            peak_mib=max(run.watch.peak_mib.values()),
-            summary=summary(run),
-        )
-    except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        log.update(status=status, stage_seconds=run.watch.seconds, error=f"{type(error).__name__}: {error}")
-        raise
+            if name in MADE:
+                records.keep(name)
+            run.log.update(stage_seconds=run.watch.seconds, stage_peak_mib=run.watch.peak_mib)
+            bar.update()
+            if stopped.is_set():  # a destructor has swallowed the interrupt
+                raise KeyboardInterrupt
+    if "publish" not in names:
+        with run.watch.stage("publish"):
+            publish_stage(run)
+    run.log.update(
+        status="done",
+        stage_seconds=run.watch.seconds,
+        stage_peak_mib=run.watch.peak_mib,
+        peak_mib=max(run.watch.peak_mib.values()),
+        summary={**summary(run), **({"resumed_after": done[-1]} if done else {})},
+    )
+    records.clear()
+
+
+@contextmanager
+def _terminable() -> Iterator[threading.Event]:
+    """Let SIGTERM end the block as Ctrl-C does; the event is set when it has come."""
+    stopped = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break off the record
+        stopped.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # Python takes signals in the main thread alone
+        yield stopped
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield stopped
     finally:
-        bar.close()
-    return run
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

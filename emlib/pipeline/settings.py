@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
+from emlib.errors import UserError
 from emlib.stages.align import AlignSettings
 from emlib.stages.graph import GraphSettings
 from emlib.stages.preprocess import PreprocessSettings
@@ -34,6 +36,8 @@ class PipelineSettings:
     seed: int = 0
     fallback: bool = True  # to the phantom, when the network cannot be reached
     network_timeout_s: float = 30.0
+    resolution: int = 0  # of BossDB; each halves the finest one
+    boss_config: str | None = None  # file with host and token, which themselves are kept nowhere
     until: str = "publish"
     save_minimal: bool = False
     aligned_dtype: str = "float32"
@@ -44,3 +48,41 @@ class PipelineSettings:
     truth: str | None = None  # true labels
     truth_synapses: str | None = None  # table of true synapses, in voxels of the whole volume
     stages: StageSettings = field(default_factory=StageSettings)
+
+
+def defaults() -> dict[str, Any]:
+    """The settings of a run without flags, as a run log holds them."""
+    return asdict(PipelineSettings())
+
+
+def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
+    """Rebuild settings from the JSON of a run record; names that an older record lacks keep their defaults.
+
+    Raises
+    ------
+    UserError
+        If the record names a setting that this version does not have.
+
+    Examples
+    --------
+    >>> settings_of_record({"seed": 3, "cutout_xyz": [8, 8, 4]}).cutout_xyz
+    (8, 8, 4)
+    """
+    return _restored(PipelineSettings(), record, "")
+
+
+def _restored(settings: Any, record: dict[str, Any], prefix: str) -> Any:
+    known = {f.name for f in fields(settings)}
+    values = {}
+    for name, value in record.items():
+        if name not in known:
+            raise UserError(
+                f"the record has a setting {prefix}{name} and this emlib has none; use the version it names"
+            )
+        old = getattr(settings, name)
+        if is_dataclass(old):
+            if not isinstance(value, dict):
+                raise UserError(f"the record is damaged: {prefix}{name} should hold settings, not {value!r}")
+            value = _restored(old, value, f"{prefix}{name}.")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return replace(settings, **values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -27,6 +28,7 @@ class Run:
     log: RunLog
     watch: Stopwatch = field(default_factory=Stopwatch)
     command: str = ""
+    quiet: bool = False
     warnings: list[str] = field(default_factory=list)
     synthetic: str | None = None  # the note that every figure and artefact carries
     volume: Volume | None = None
@@ -44,16 +46,28 @@ class Run:
     given_synapses: pd.DataFrame | None = None  # true ones, as the user's file has them
     true_synapses: pd.DataFrame | None = None  # in voxels of the aligned volume
     scores: dict[str, Any] = field(default_factory=dict)
+    held: dict[str, Path] = field(default_factory=dict)  # what of this can be read back from which artefact, exactly
+
+    def say(self, line: str) -> None:
+        """Say a line that is good to know."""
+        if not self.quiet:
+            tqdm.write(line, file=sys.stderr)
 
     def warn(self, line: str) -> None:
         """Say a line that the user must see, and keep it for the report."""
         self.warnings.append(line)
         tqdm.write(f"warning: {line}", file=sys.stderr)
 
-    def save_array(self, name: str, array: np.ndarray, what: str, settings: Any = None) -> None:
-        """Write an array with the provenance of this run in its sidecar."""
+    def save_array(
+        self, name: str, array: np.ndarray, what: str, settings: Any = None, *, holds: str | None = None
+    ) -> None:
+        """Write an array with the provenance of this run in its sidecar.
+
+        ``holds`` names the attribute of this run whose voxels the file holds exactly: a run that is resumed reads
+        them back from there.
+        """
         volume = self.volume
-        self.outputs.array(
+        path = self.outputs.array(
             name,
             array,
             what,
@@ -64,3 +78,5 @@ class Run:
             settings=settings,
             seed=self.settings.seed,
         )
+        if holds:
+            self.held[holds] = path.relative_to(self.outputs.root)

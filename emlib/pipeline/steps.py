@@ -20,7 +20,7 @@ from emlib.stages.preprocess import preprocess
 from emlib.stages.segment import segment
 from emlib.stages.synapses import find_candidates
 from emlib.stages.translation_check import check_translation
-from emlib.volumes.bossdb import NetworkUnreachable
+from emlib.volumes.bossdb import BossOptions, NetworkUnreachable
 from emlib.volumes.companions import read_labels, read_probability
 from emlib.volumes.cutout import read_cutout
 from emlib.volumes.open import open_volume
@@ -45,22 +45,44 @@ def cutout_stage(run: Run) -> None:
         run.volume = _read(run, PHANTOM_URI)
     elif run.volume.truth is not None:
         run.synthetic = SYNTHETIC
-    run.outputs.mark_synthetic(run.synthetic)
     for line in run.volume.source["notes"]:
         run.warn(line)
     if settings.simulate_misalignment_px:
         moved, run.added = simulate_misalignment(run.volume.array, settings.simulate_misalignment_px, settings.seed)
         run.volume = replace(run.volume, array=moved)
+    _place(run)
+    if not settings.save_minimal:
+        run.save_array("em_cutout_u8_zyx", run.volume.array, "EM as read, uint8", holds="volume")
+
+
+def _place(run: Run) -> None:
+    """Say where the EM comes from, in the log and beside the artefacts, and read the truth that belongs to it."""
+    run.outputs.mark_synthetic(run.synthetic)
     run.log.update(
-        dataset=settings.dataset,
+        dataset=run.settings.dataset,
         synthetic=run.synthetic,
         offset_xyz=run.volume.offset[::-1],
         cutout_xyz=run.volume.shape[::-1],
         voxel_size_nm_zyx=run.volume.voxel_size_nm,
     )
     run.truth = _truth(run)
-    if not settings.save_minimal:
-        run.save_array("em_cutout_u8_zyx", run.volume.array, "EM as read, uint8")
+
+
+def recall_cutout(run: Run) -> None:
+    """Do again what leaves no artefact, once the volume of an interrupted run is back."""
+    read_true_synapses(run)
+    _place(run)
+
+
+def _boss(run: Run) -> BossOptions:
+    """How BossDB is asked; blocks that were fetched once stay in ``cache/``."""
+    settings = run.settings
+    return BossOptions(
+        timeout_s=settings.network_timeout_s,
+        resolution=settings.resolution,
+        config_file=settings.boss_config,
+        cache_dir=run.outputs.root / "cache",
+    )
 
 
 def _read(run: Run, uri: str) -> Volume:
@@ -69,7 +91,9 @@ def _read(run: Run, uri: str) -> Volume:
         uri,
         shape_hint=tuple(reversed(settings.cutout_xyz)),
         seed=settings.seed,
-        network_timeout_s=settings.network_timeout_s,
+        boss=_boss(run),
+        progress=not run.quiet,
+        note=run.say,
     )
     return read_cutout(
         source, settings.cutout_xyz, settings.offset_xyz, settings.seed, voxel_size_nm=settings.voxel_size_nm
@@ -79,7 +103,7 @@ def _read(run: Run, uri: str) -> Volume:
 def _truth(run: Run) -> np.ndarray | None:
     """True labels in the frame of the cutout, if they are known."""
     if run.settings.truth:
-        return read_labels(run.settings.truth, run.volume)
+        return read_labels(run.settings.truth, run.volume, _boss(run))
     if run.volume.truth is None:
         return None
     box = tuple(slice(first, first + size) for first, size in zip(run.volume.offset, run.volume.shape, strict=True))
@@ -95,6 +119,7 @@ def preprocess_stage(run: Run) -> None:
             run.preprocessed,
             "EM denoised and contrast-equalised",
             run.settings.stages.preprocess,
+            holds="preprocessed",
         )
 
 
@@ -118,7 +143,8 @@ def align_stage(run: Run) -> None:
     record["sections"] = run.shifts.round(6).to_dict("records")
     run.outputs.json("alignment_shifts", record, "Shift of each section, its reliability, residuals before and after")
     name = f"em_aligned_{settings.aligned_dtype}_zyx"
-    run.save_array(name, run.aligned.astype(settings.aligned_dtype), "EM aligned, in [0, 1]", settings.stages.align)
+    stored = run.aligned.astype(settings.aligned_dtype, copy=False)
+    run.save_array(name, stored, "EM aligned, in [0, 1]", settings.stages.align, holds="aligned")
 
 
 def _stored(aligned: np.ndarray, dtype: str) -> np.ndarray:
@@ -174,14 +200,14 @@ def segment_stage(run: Run) -> None:
     """Neurite labels from the segmenter or from a file."""
     settings = run.settings
     if settings.labels_from:
-        given = read_labels(settings.labels_from, run.volume)
+        given = read_labels(settings.labels_from, run.volume, _boss(run))
         run.labels = apply_shifts(given, run.shifts, order=0, fill=0)
         what = f"Neurite labels from {settings.labels_from}"
     else:
         run.labels = segment(run.aligned, run.volume.voxel_size_nm, settings.stages.segment, run.boundaries)
         what = f"Neurite labels ({settings.stages.segment.segmenter})"
     name = "neurite_labels_i32_zyx" if run.labels.dtype == np.int32 else "neurite_labels_i64_zyx"
-    run.save_array(name, run.labels, what, settings.stages.segment)
+    run.save_array(name, run.labels, what, settings.stages.segment, holds="labels")
 
 
 def synapses_stage(run: Run) -> None:
@@ -192,13 +218,18 @@ def synapses_stage(run: Run) -> None:
 
 def graph_stage(run: Run) -> None:
     """Directed weighted graph with its tables."""
-    run.graph = build_graph(run.candidates, run.labels, run.settings.stages.graph, run.volume.voxel_size_nm)
+    recall_graph(run)
     run.outputs.table("graph_node_stats", node_table(run.graph), "Neurites of the graph: degrees, weights, PageRank")
+    run.outputs.table("graph_edges", run.edges, "Connections: pre, post, weight")
+    run.outputs.text("tables/graph.graphml", to_graphml(run.graph), "The graph for Cytoscape, Gephi, networkx")
+
+
+def recall_graph(run: Run) -> None:
+    """Build the graph; from candidates and labels that is quicker than reading it back."""
+    run.graph = build_graph(run.candidates, run.labels, run.settings.stages.graph, run.volume.voxel_size_nm)
     if run.synthetic:
         run.graph.graph["synthetic"] = run.synthetic
     run.edges = edge_table(run.graph)
-    run.outputs.table("graph_edges", run.edges, "Connections: pre, post, weight")
-    run.outputs.text("tables/graph.graphml", to_graphml(run.graph), "The graph for Cytoscape, Gephi, networkx")
 
 
 def publish_stage(run: Run) -> None:
@@ -220,3 +251,6 @@ STEPS: dict[str, Callable[[Run], None]] = {
     "graph": graph_stage,
     "publish": publish_stage,
 }
+
+# What an interrupted run that goes on does again, after the arrays and tables of the stage are back.
+RECALL: dict[str, Callable[[Run], None]] = {"cutout": recall_cutout, "graph": recall_graph}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
+from emlib.pipeline.memory import plan_memory
+from emlib.pipeline.rerun import Recalled
+from emlib.pipeline.settings import PipelineSettings
 from emlib.pipeline.state import Run
 from emlib.runs.artefacts import plain
 
@@ -22,6 +26,26 @@ def summary(run: Run) -> dict[str, Any]:
     if run.scores:
         found["scores"] = plain(run.scores)
     return found
+
+
+def announce(
+    settings: PipelineSettings, again: Recalled | None = None, *, force: bool = False, quiet: bool = False
+) -> None:
+    """Say before a run what memory it is planned to take and, of one done again, what is not as it was.
+
+    Raises
+    ------
+    UserError
+        If it cannot fit into the memory that is free, unless ``force``.
+    """
+    if again is not None and again.warning():
+        print(f"warning: {again.warning()}", file=sys.stderr, flush=True)
+    plan = plan_memory(settings)
+    if plan is None:
+        return
+    plan.check(force)
+    if not quiet:
+        print(plan.line(), flush=True)
 
 
 def report_lines(run: Run) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from emlib.errors import UserError
-from emlib.volumes.atomic import atomic_path
+from emlib.volumes.atomic import atomic_path, remove_stale
 
 SYNTHETIC_MARK = "SYNTHETIC_PHANTOM_NOT_REAL_DATA.txt"
 FOLDERS = ("data", "tables", "figures", "runs")
@@ -43,6 +43,11 @@ class Artefact:
     detail: str
     size: int
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, and for an array its sidecar; relative to the output folder."""
+        return (self.path, self.path.with_suffix(".json")) if self.path.suffix == ".npy" else (self.path,)
+
 
 class Outputs:
     """The output folder of a run: ``data/``, ``tables/``, ``figures/``, ``runs/`` and ``report.html``.
@@ -66,7 +71,12 @@ class Outputs:
             probe.write_bytes(b"")
         (self.root / "runs" / ".writable").unlink(missing_ok=True)
         for name in FOLDERS:
-            (self.root / name).mkdir(exist_ok=True)
+            try:
+                (self.root / name).mkdir(exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"cannot make the folder {self.root / name}: {error.strerror}; choose another --outdir"
+                ) from error
         self.written: list[Artefact] = []
 
     def path(self, name: str) -> Path:
@@ -124,7 +134,17 @@ class Outputs:
             if note:
                 write_text(path, f"{note}\n")
             else:
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise UserError(
+                        f"cannot remove {path}: {error.strerror}; remove it or choose another --outdir"
+                    ) from error
+
+    def remove_stale(self) -> None:
+        """Remove the temporary files that killed runs left; only while `emlib.runs.lock.run_lock` is held."""
+        for folder in (".", *FOLDERS):
+            remove_stale(self.root / folder)
 
     def left_over(self) -> list[str]:
         """Arrays and tables of an earlier run that this one has not written anew."""

@@ -100,8 +100,12 @@ def add_volume(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--offset", help="first voxel (default: the centre, moved by up to 5 %% drawn from --seed)", **voxels
     )
+    level = {"type": at_least_zero(int), "default": 0, "metavar": "N"}
+    group.add_argument("--resolution", help="of BossDB: halvings of the finest one (default: 0)", **level)
     timeout = {"type": positive(float), "default": 30.0, "metavar": "S"}
     group.add_argument("--network_timeout", help="seconds per request (default: 30)", **timeout)
+    group.add_argument("--boss_config", metavar="FILE", help="host and token, in the form of intern.cfg")
+    group.add_argument("--list", metavar="bossdb://COLLECTION", help="print what a BossDB collection holds, and exit")
     group.add_argument(
         "--no_fallback", action="store_true", help="fail when BossDB is out of reach; no phantom instead"
     )
@@ -133,16 +137,32 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seed", type=at_least_zero(int), default=0, help="for everything that is drawn at random (default: 0)"
     )
-    group.add_argument("--threads", type=positive(int), help="cores to use (default: all)")
+    group.add_argument("--threads", type=positive(int), help="cores to use (default: OMP_NUM_THREADS, else all)")
     group.add_argument("--quiet", action="store_true", help="print errors only")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
     group.add_argument("--version", action="version", version=f"emlib {__version__}")
 
 
+def add_history(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that ask what ran before, run it again, or run it on several places; one of them at a time."""
+    group = parser.add_argument_group("runs on record, in <outdir>/runs and <outdir>/cutout_*/runs")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--runs", action="store_true", help="list them, newest first, and exit")
+    one.add_argument(
+        "--show", metavar="RUN", help="all that is on record of a run: its id, the beginning of it, or last"
+    )
+    one.add_argument("--export", choices=("csv",), help="print the list as CSV")
+    one.add_argument("--rerun", metavar="RUN", help="run its settings again, into its folder, and compare the files")
+    count = {"type": positive(int), "metavar": "N"}
+    one.add_argument(
+        "--cutouts", help="run N places (seed, seed + 1, …) into <outdir>/cutout_00 … and average", **count
+    )
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; ``--config FILE.yaml`` stands for flags that come before those typed.
 
-    Threads are set here, before NumPy is loaded, so that its libraries obey.
+    Threads are set here, before NumPy is loaded, so that its libraries obey: ``--threads``, else ``OMP_NUM_THREADS``.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     early = Parser(prog=parser.prog, add_help=False, usage=argparse.SUPPRESS)
@@ -152,13 +172,24 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         chosen, at = _subcommand(parser, argv)
         argv = argv[:at] + _config_flags(chosen, config) + argv[at:]
     args = parser.parse_args(argv)
-    if args.threads:
+    threads = args.threads or _threads_of_environment()
+    if threads:
         from emlib.threads import set_threads
 
-        set_threads(args.threads)
+        set_threads(threads)
+    if args.threads:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = str(args.threads)
     return args
+
+
+def _threads_of_environment() -> int | None:
+    """``OMP_NUM_THREADS``, as batch systems set it; None where it is not a number above zero.
+
+    OpenMP allows a list, one number for each level of nesting; there is one level here.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def _subcommand(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.ArgumentParser, int]:
@@ -176,11 +207,16 @@ def _config_flags(parser: argparse.ArgumentParser, path: Path) -> list[str]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        if len(text) > 2**16 or sum(map(text.count, "[{")) > 500:  # PyYAML takes minutes for what nests deeply
+            raise UserError(f"--config {path} is no list of flags: it is too long or nests too deeply")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few of them make gigabytes
+            raise UserError(f"--config {path} refers to another part of itself with *; write the value out")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or no such date or number
+        raise UserError(f"--config {path} is not YAML: {' '.join(str(error).split())[:300]}") from error
     if content is None:
         return []
     if not isinstance(content, dict):
@@ -190,13 +226,17 @@ def _config_flags(parser: argparse.ArgumentParser, path: Path) -> list[str]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in known or name in ("config", "help", "version"):
-            raise UserError(f"--config {path}: unknown key {key!r}; the keys are the flags of {parser.prog} --help")
+            raise UserError(
+                f"--config {path}: unknown key {str(key)[:60]!r}; the keys are flags of {parser.prog} --help"
+            )
         if known[name].nargs == 0:
             if not isinstance(value, bool):
                 raise UserError(f"--config {path}: {key} is on or off, not {value!r}")
             flags += [f"--{name}"] if value else []
         elif value is not None:
             values = value if isinstance(value, list) else [value]
+            if wrong := [v for v in values if isinstance(v, (list, dict, set, tuple)) or str(v).startswith("--")]:
+                raise UserError(f"--config {path}: {key} is a value or a list of values, not {str(wrong[0])[:60]!r}")
             flags += [f"--{name}", *map(str, values)]
     return flags
 
@@ -226,7 +266,7 @@ def run(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         if debug:
             raise
-        print("interrupted: finished files are whole; run the command again to redo the rest", file=sys.stderr)
+        print("interrupted: finished files are whole; run it again, with --resume where there is one", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,11 +1,14 @@
 """The run log: one row per run in ``runs/pipeline_runs.sqlite``, and ``runs/<run_id>_config.json`` beside it.
 
 Written when a run starts and updated as it goes, so that a killed run leaves its row with status "running".
+``PRAGMA user_version`` holds the version of the schema. A log of an older schema is brought up to date in place, in
+one transaction, when the next run is written; one of a newer schema is refused and left as it is.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import secrets
 import sqlite3
@@ -19,11 +22,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from emlib import __version__
 from emlib.errors import UserError
 from emlib.runs.artefacts import plain, write_json
+from emlib.threads import get_threads
 
-SCHEMA_VERSION = 1
+FILE = "pipeline_runs.sqlite"
+LOCK_WAIT_S = 30.0  # for another run that is writing
+SCHEMA_VERSION = 2  # 1: all columns up to error; 2: environment
 COLUMNS = {
     "run_id": "TEXT PRIMARY KEY",
     "status": "TEXT NOT NULL",  # running, done, failed, interrupted
@@ -44,7 +52,9 @@ COLUMNS = {
     "peak_mib": "REAL",
     "summary": "TEXT",  # neurites, candidates, edges, scores
     "error": "TEXT",
+    "environment": "TEXT",  # threads, CPU, cores, memory, folder, process
 }
+ESSENTIAL = ("run_id", "status")  # no migration can make these up
 PACKAGES = ("numpy", "scipy", "scikit-image", "bioimage-cpp", "networkx", "pandas", "matplotlib")
 
 
@@ -68,12 +78,10 @@ class RunLog:
         self.started = time.monotonic()
         self.versions = versions()
         with self._connect() as db:
-            columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-            db.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            migrate(db)
             db.execute(
-                "INSERT INTO runs (run_id, status, started, command, settings, seed, versions, git_commit)"
-                " VALUES (?, 'running', ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (run_id, status, started, command, settings, seed, versions, git_commit, environment)"
+                " VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?)",
                 (
                     self.run_id,
                     now.isoformat(timespec="seconds"),
@@ -82,6 +90,7 @@ class RunLog:
                     settings.get("seed"),
                     json.dumps(self.versions),
                     git_commit(),
+                    json.dumps(environment()),
                 ),
             )
         write_json(self.folder / f"{self.run_id}_config.json", settings)
@@ -102,14 +111,90 @@ class RunLog:
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         """Open the log for one transaction; wait for another run that is writing."""
-        path = self.folder / "pipeline_runs.sqlite"
-        try:
-            with closing(sqlite3.connect(path, timeout=30)) as db, db:
+        path = self.folder / FILE
+        with told(path, "write"), closing(sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None)) as db:
+            check_version(db, path)
+            db.execute("BEGIN IMMEDIATE")
+            try:
                 yield db
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"cannot write the run log {path}: {error}; move it away or choose another --outdir") from (
-                error
-            )
+            except BaseException:
+                if db.in_transaction:
+                    db.rollback()
+                raise
+            db.commit()
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Make the table of runs, or bring that of an older schema up to date; called inside a transaction.
+
+    Every version so far has only added columns, so whichever are missing are added, empty in the old rows.
+
+    Raises
+    ------
+    sqlite3.DatabaseError
+        If the table ``runs`` is not that of a run log.
+    """
+    there = {name for _, name, *_ in db.execute("PRAGMA table_info(runs)")}
+    if not there:
+        db.execute(f"CREATE TABLE runs ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})")
+    elif not there >= set(ESSENTIAL):
+        raise sqlite3.DatabaseError(f"its table runs has no column {' or '.join(ESSENTIAL)}, so it is no run log")
+    for name, kind in COLUMNS.items() if there else ():
+        if name not in there:
+            db.execute(f"ALTER TABLE runs ADD COLUMN {name} {kind}")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def check_version(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse a log that a later emlib has written; nothing is changed in it.
+
+    Raises
+    ------
+    UserError
+        If its schema is newer than ``SCHEMA_VERSION``.
+    """
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"the run log {path} has schema {version}, this emlib {__version__} knows up to {SCHEMA_VERSION}; "
+            "update emlib or choose another --outdir"
+        )
+
+
+@contextmanager
+def told(path: Path, verb: str) -> Iterator[None]:
+    """Turn what SQLite raises in the block into a `UserError` that names the file and what to do with it."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        remedy = "move it away or choose another --outdir"
+        if "locked" in str(error):
+            remedy = "another program holds it: close that one, or wait, and run the command again"
+        raise UserError(f"cannot {verb} the run log {path}: {error}; {remedy}") from error
+
+
+def environment() -> dict[str, Any]:
+    """What a run finds around it: threads, processor, memory, where and as which process it runs."""
+    return {
+        "threads": get_threads(),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "folder": os.getcwd(),  # relative paths of the settings start here
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
+
+
+def cpu_model() -> str:
+    """Name of the processor as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -53,16 +54,18 @@ def _converted(text: str, old: Any, whole: str) -> Any:
             return text
         new = json.loads(text)
         if isinstance(old, tuple):
-            return tuple(new)
+            if not isinstance(new, list) or len(new) != len(old):
+                raise ValueError
+            return tuple(_converted(json.dumps(item), kind, whole) for item, kind in zip(new, old, strict=True))
         if isinstance(old, bool) or isinstance(new, bool):
             fits = isinstance(old, bool) and isinstance(new, bool)
         else:
             fits = isinstance(new, int) or (isinstance(new, float) and not isinstance(old, int))
-        if fits:
+        if fits and math.isfinite(new):
             return float(new) if isinstance(old, float) else new
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         pass
-    raise UserError(f"--set {whole}={text}: expected a value like {json.dumps(old)}")
+    raise UserError(f"--set {whole}={text[:60]}: expected a value like {json.dumps(old)}")
 
 
 def listing(settings: Any, prefix: str = "") -> Iterator[str]:

@@ -8,19 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from emlib.errors import UserError
+from emlib.volumes.bossdb import BossOptions
 from emlib.volumes.open import open_volume
 from emlib.volumes.volume import Box, Volume, VolumeSource
 
 CREMI_NO_LABEL = np.uint64(2**64 - 1)
 
 
-def open_labels(spec: str | Path) -> VolumeSource:
+def open_labels(spec: str | Path, boss: BossOptions | None = None) -> VolumeSource:
     """Open a label volume of any input format without reading its voxels.
 
     Parameters
     ----------
     spec : str or Path
         As for `emlib.volumes.open.open_volume`.
+    boss : BossOptions, optional
+        Server and cache for a ``bossdb://`` address.
 
     Returns
     -------
@@ -33,7 +36,7 @@ def open_labels(spec: str | Path) -> VolumeSource:
     UserError
         If the volume cannot be opened or does not hold integers.
     """
-    source = open_volume(spec)
+    source = open_volume(spec, labels=True, boss=boss)
     if source.dtype.kind not in "bui":
         raise UserError(
             f"{spec} holds {source.dtype}; labels must be integers: convert it to 16-bit or 32-bit integers"
@@ -52,7 +55,7 @@ def open_labels(spec: str | Path) -> VolumeSource:
     return replace(source, read=read, dtype=np.dtype(np.uint8) if source.dtype == bool else source.dtype)
 
 
-def read_labels(spec: str | Path, like: Volume) -> np.ndarray:
+def read_labels(spec: str | Path, like: Volume, boss: BossOptions | None = None) -> np.ndarray:
     """Read the labels that belong to a volume, from any input format.
 
     Parameters
@@ -73,7 +76,7 @@ def read_labels(spec: str | Path, like: Volume) -> np.ndarray:
     UserError
         If the labels are not integers, negative, or do not cover the box.
     """
-    source = open_labels(spec)
+    source = open_labels(spec, boss)
     labels = source.read(_same_box(source, like))
     high = int(labels.max())
     if high >= 2**63:

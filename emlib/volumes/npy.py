@@ -53,7 +53,7 @@ def _map(path: Path) -> np.ndarray:
 def _sidecar(path: Path) -> dict:
     """The JSON beside the array, or an empty dict: it is optional, and its other readers complain if it is broken."""
     try:
-        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"), parse_int=float)
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

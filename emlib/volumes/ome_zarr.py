@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from emlib.errors import UserError
 from emlib.volumes.atomic import atomic_path
-from emlib.volumes.axes import find_axes
+from emlib.volumes.axes import Axes, find_axes
 from emlib.volumes.units import nm_per, voxel_size
 from emlib.volumes.volume import ZYX, Box, VolumeSource
 
 MARKS = ("zarr.json", ".zarray", ".zgroup")
+NOT_CHUNKS = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+PACKED, PACKED_EXTRA = 2, 2**16  # a chunk that takes more than twice its voxels and this is no compression
+SMALL_CHUNK, MOST_SMALL_CHUNKS = 512, 20_000  # 20 000 take about ten seconds
 NGFF_0_3_AXES = "tczyx"
 
 
@@ -42,6 +46,8 @@ def open_zarr(path: Path) -> VolumeSource:
         location, image, level = _level_0(node, path)
     else:
         location, (image, level) = path, _image_above(path)
+    if not location.resolve().is_relative_to(path.resolve()):
+        raise UserError(f"{path}: its array {location} lies outside of the store; name that place itself")
     stored = zarr.open_array(str(location), mode="r")
     names, size, messages = _describe(image, level, stored.ndim) if image else (None, None, [])
     axes = find_axes(stored.shape, names, str(location))
@@ -52,7 +58,9 @@ def open_zarr(path: Path) -> VolumeSource:
             notes["offset_nm"] = [float(value) for value in voxel_offset]
 
     def read(box: Box) -> np.ndarray:
-        return axes.read(zarr.open_array(str(location), mode="r"), box)
+        stored = zarr.open_array(_store(location), mode="r")
+        _check_count(stored, axes, box, location)
+        return axes.read(stored, box)
 
     return VolumeSource(str(path), axes.shape, stored.dtype, read, size, notes=notes)
 
@@ -72,6 +80,38 @@ def write_ome_zarr(path: Path, array: np.ndarray, voxel_size_nm: ZYX, chunk: int
             "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
         }
         group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+
+
+def _store(location: Path):
+    """A store that refuses chunks which lie elsewhere, or are larger than their voxels: these unpack to gigabytes."""
+    import zarr
+
+    stored = zarr.open_array(str(location), mode="r")
+    shape = stored.shards or stored.chunks
+    most = PACKED * prod(shape) * stored.dtype.itemsize + PACKED_EXTRA
+    root = location.resolve()
+
+    class Checked(zarr.storage.LocalStore):
+        async def get(self, key, prototype=None, byte_range=None):
+            path = root / key
+            if not path.resolve().is_relative_to(root):
+                raise UserError(f"{path} is a link that leads out of the store; copy the file to its place")
+            if path.name not in NOT_CHUNKS and path.is_file() and path.stat().st_size > most:
+                raise UserError(f"{path} takes more bytes than its voxels; the store is damaged, copy it again")
+            return await super().get(key, prototype, byte_range)
+
+    return Checked(root, read_only=True)
+
+
+def _check_count(stored, axes: Axes, box: Box, location: Path) -> None:
+    """Refuse a box of very many very small chunks, which Zarr reads one by one for hours."""
+    sides = [(part, stored.chunks[position]) for position, part in zip(axes.zyx, box, strict=True)]
+    count = prod(-(-part.stop // step) - part.start // step for part, step in sides)
+    if count > MOST_SMALL_CHUNKS and prod(step for _, step in sides) < SMALL_CHUNK:
+        raise UserError(
+            f"{location} is stored in {count:,} chunks of {' × '.join(str(step) for _, step in sides)} voxels here; "
+            "store it in larger ones, or read less with --cutout X Y Z"
+        )
 
 
 def _multiscales(attributes) -> list[dict]:

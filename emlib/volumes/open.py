@@ -7,12 +7,16 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emlib.errors import UserError
 from emlib.volumes.reading import reading
 from emlib.volumes.volume import Box, VolumeSource
+
+if TYPE_CHECKING:
+    from emlib.volumes.bossdb import BossOptions
 
 FORMATS = (
     ".npy  .tif .tiff  .mrc .rec .map .st  file.h5:dataset  .zarr, a folder of PNG or TIFF sections, "
@@ -30,6 +34,10 @@ def open_volume(
     shape_hint: tuple[int, int, int] | None = None,
     seed: int = 0,
     network_timeout_s: float = 30,
+    boss: BossOptions | None = None,
+    labels: bool = False,
+    progress: bool = False,
+    note: Callable[[str], None] = lambda line: None,
 ) -> VolumeSource:
     """Open a volume without reading its voxels.
 
@@ -43,7 +51,15 @@ def open_volume(
     seed : int
         Seed of a sample.
     network_timeout_s : float
-        How long to wait for a server, in seconds.
+        How long to wait for a server, in seconds; not used where ``boss`` is given.
+    boss : BossOptions, optional
+        Server, resolution, tries and cache for a ``bossdb://`` address.
+    labels : bool
+        Whether ids are wanted; where a source tells images from annotations, these are refused otherwise.
+    progress : bool
+        Draw a bar while voxels are downloaded, if stderr is a terminal.
+    note : function of a line
+        Told what the user should know about a download and need not act on.
 
     Returns
     -------
@@ -58,8 +74,13 @@ def open_volume(
         If a server cannot be reached (see `emlib.volumes.bossdb`).
     """
     name = str(spec)
-    if "://" in name:
-        source = _open_uri(name, shape_hint, seed, network_timeout_s)
+    if name.startswith("bossdb://"):
+        from emlib.volumes.bossdb import BossOptions, open_bossdb
+
+        options = boss or BossOptions(timeout_s=network_timeout_s)
+        source = open_bossdb(name, options, labels=labels, progress=progress, note=note)
+    elif "://" in name:
+        source = _open_sample(name, shape_hint, seed)
     else:
         opener = _opener(name)
         with reading(name):
@@ -67,17 +88,9 @@ def open_volume(
     return _checked(replace(source, uri=name))
 
 
-def _open_uri(name: str, shape_hint: tuple[int, int, int] | None, seed: int, network_timeout_s: float) -> VolumeSource:
-    if name.startswith("bossdb://"):
-        from emlib.volumes.bossdb import open_bossdb
-
-        return open_bossdb(name, network_timeout_s)
-    if name.startswith("sample://"):
-        return _open_sample(name, shape_hint, seed)
-    raise UserError(f"{name}: unknown scheme {name.split('://')[0]}://; known are {' and '.join(SCHEMES)}")
-
-
 def _open_sample(name: str, shape_hint: tuple[int, int, int] | None, seed: int) -> VolumeSource:
+    if not name.startswith("sample://"):
+        raise UserError(f"{name}: unknown scheme {name.split('://')[0]}://; known are {' and '.join(SCHEMES)}")
     sample = name.removeprefix("sample://").strip("/")
     if sample not in SAMPLES:
         raise UserError(f"{name}: no such sample; there is {', '.join(f'sample://{s}' for s in SAMPLES)}")

@@ -1,4 +1,4 @@
-"""The phantom as files: its EM, and the truth beside it."""
+"""The phantom as files: a volume with the truth beside it, or sections with organelle masks, split for training."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ frame of `em_u8_zyx.tif`, whose sections are displaced by `shifts.csv` (pixels; 
 
     python run_pipeline.py --dataset {folder}/em_u8_zyx.tif --truth {folder}/neurites_i32_zyx.tif
 """
+
+
+DOMAIN_README = """{title}
+
+Made by `python fetch_data.py phantom --domain`, seed {seed}, {shape} voxels (x y z), {size} nm (z y x). Laid out as
+drosophila-vnc: `train`, `val` and `test`, in each of them `raw` and the masks `membranes`, `mitochondria`, `vesicles`
+and `synapses` (their clefts), 255 inside. A file's name is its section; sections are shifted against each other by
+some pixels, the masks with them. train {train}, val {val}, test {test}.
+"""
+DOMAIN_TITLE = "# Synthetic sections for training, not real data"
+DOMAIN_SHAPE = (20, 384, 384)
+SHARE_HELD_OUT = 0.15  # of the sections, for val and for test each: 3 of 20, as in drosophila-vnc
 
 
 def phantom_settings(
@@ -84,6 +96,104 @@ def write_phantom(settings: PhantomSettings, folder: str | Path) -> list[Path]:
     with atomic_path(folder / "README.md") as temporary:
         temporary.write_text(readme, encoding="utf-8")
     return [*written, folder / "README.md"]
+
+
+def domain_settings(
+    shape_xyz: Sequence[int] | None,
+    voxel_size_nm: Sequence[float] | None,
+    seed: int,
+    damaged_section: int | None = None,
+) -> PhantomSettings:
+    """Turn what was typed into settings of the sections for training.
+
+    Raises
+    ------
+    UserError
+        If the phantom refuses them, or there are fewer sections than splits.
+    """
+    shape = tuple(reversed(DOMAIN_SHAPE)) if shape_xyz is None else shape_xyz
+    if shape[2] < 3:
+        raise UserError(
+            f"phantom: --shape {shape[0]} {shape[1]} {shape[2]} gives {shape[2]} sections; --domain splits 3"
+        )
+    return phantom_settings(shape, voxel_size_nm, seed, damaged_section)
+
+
+def split_sections(count: int) -> dict[str, list[int]]:
+    """Share sections out among train, val and test; val and test are spread evenly through the stack.
+
+    Examples
+    --------
+    >>> {name: len(sections) for name, sections in split_sections(20).items()}
+    {'train': 14, 'val': 3, 'test': 3}
+    >>> split_sections(3)
+    {'train': [1], 'val': [2], 'test': [0]}
+    """
+    each = max(1, round(SHARE_HELD_OUT * count))
+    held_out = np.linspace(0, count, 2 * each + 1)[:-1] + count / (4 * each)
+    picked = [int(z) for z in np.unique(held_out.astype(int))]
+    test, val = picked[::2], picked[1::2]
+    return {"train": sorted(set(range(count)) - set(picked)), "val": val, "test": test}
+
+
+def write_domain(settings: PhantomSettings, folder: str | Path) -> list[Path]:
+    """Make a phantom and write its sections as a data set for training: ``split/organelle/NN.png``.
+
+    Parameters
+    ----------
+    settings : PhantomSettings
+        As from `domain_settings`.
+    folder : path
+        Made if missing; sections of an earlier phantom are replaced.
+
+    Returns
+    -------
+    list of Path
+        The folders of the splits, and the README.
+
+    Raises
+    ------
+    UserError
+        If the folder holds other data, or cannot be written.
+    """
+    folder = Path(folder)
+    _check_own(folder)
+    phantom, splits = make_phantom(settings), split_sections(settings.shape[0])
+    masks = {name: getattr(phantom, name) for name in ("membranes", "mitochondria", "vesicles")}
+    masks["synapses"] = phantom.clefts > 0
+    images = {"raw": phantom.em} | {name: np.where(m, 255, 0).astype(np.uint8) for name, m in masks.items()}
+    readme = DOMAIN_README.format(
+        title=DOMAIN_TITLE,
+        seed=settings.seed,
+        shape=" ".join(map(str, reversed(settings.shape))),
+        size=" ".join(f"{v:g}" for v in settings.voxel_size_nm),
+        **{name: len(sections) for name, sections in splits.items()},
+    )
+    with atomic_path(folder / "README.md") as temporary:  # first, so that a run cut short can be run again
+        temporary.write_text(readme, encoding="utf-8")
+    for split, sections in splits.items():
+        _write_split(folder / split, images, sections)
+    return [*(folder / split for split in splits), folder / "README.md"]
+
+
+def _write_split(folder: Path, images: dict[str, np.ndarray], sections: list[int]) -> None:
+    from PIL import Image
+
+    with atomic_path(folder) as temporary:
+        for name, array in images.items():
+            (temporary / name).mkdir(parents=True)
+            for z in sections:
+                Image.fromarray(array[z]).save(temporary / name / f"{z:02d}.png")
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse a folder that holds anything but an earlier phantom of this kind, since its splits are replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; name a folder")
+    readme = folder / "README.md"
+    own = readme.is_file() and readme.read_bytes().startswith(DOMAIN_TITLE.encode())
+    if folder.is_dir() and not own and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"--output {folder} holds other data; name an empty folder for the sections of the phantom")
 
 
 def _arrays(phantom: Phantom) -> dict[str, np.ndarray]:

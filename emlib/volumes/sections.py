@@ -20,6 +20,7 @@ from emlib.volumes.tiff import check_grey, opened, read_page
 from emlib.volumes.volume import Box, VolumeSource
 
 SUFFIXES = (".png", ".tif", ".tiff")
+DEFLATE = 1032  # how much smaller deflate can make zeros at best (https://zlib.net/zlib_tech.html)
 PNG_DTYPES = {"L": "uint8", "P": "uint8", "1": "bool", "I;16": "uint16", "I": "int32"}  # by Pillow's mode
 
 
@@ -141,4 +142,15 @@ def _opened_png(path: Path) -> Iterator[tuple[Header, Decode]]:
             kind = "RGB" if image.mode.startswith("RGB") else f"in mode {image.mode}"
             raise UserError(f"{path} is {kind}; convert it to grey without transparency")
         header = Header((image.height, image.width), np.dtype(PNG_DTYPES[image.mode]), image.mode == "P")
+        _check_length(path, image)
         yield header, lambda rows, columns: np.asarray(image)[rows, columns].astype(header.dtype)
+
+
+def _check_length(path: Path, image) -> None:
+    """Refuse a file too short to hold what its header claims, before Pillow makes room for that."""
+    bits = {"1": 1, "I;16": 16, "I": 16}.get(image.mode, 1)  # a palette may take one bit
+    stored = path.stat().st_size
+    if image.height * (image.width * bits // 8) > DEFLATE * stored:
+        raise UserError(
+            f"{path} claims {image.height} × {image.width} pixels in {stored:,} bytes; it breaks off, copy it again"
+        )

@@ -83,7 +83,11 @@ def read_skeletons(
     skeletons = []
     for file in _files(Path(path)):
         ids, parents, positions = _read_rows(file)
-        skeletons.append(Skeleton(file.stem, positions * scale - shift, _edges(file, ids, parents)))
+        with np.errstate(over="ignore"):
+            nodes = positions * scale - shift
+        if not np.isfinite(nodes).all():
+            raise UserError(f"{file}: a coordinate is out of all bounds in {unit}; mend the row, or give its unit")
+        skeletons.append(Skeleton(file.stem, nodes, _edges(file, ids, parents)))
     return skeletons
 
 
@@ -133,7 +137,7 @@ def _parts(name: str) -> list[str]:
 def _read_rows(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids, parents and positions (z, y, x) in the unit of the file."""
     ids, parents, positions = [], [], []
-    with reading(path), path.open(encoding="utf-8") as lines:
+    with reading(path), path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             fields = line.partition("#")[0].split()
             if not fields:

@@ -5,8 +5,9 @@ Uncompressed stacks are memory-mapped; of others only the strips or tiles that t
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from struct import unpack
 from threading import Lock
@@ -22,6 +23,7 @@ from emlib.volumes.volume import ZYX, Box, VolumeSource
 
 IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 IMAGEJ_BYTES = 2**32 - 2**25
+MOST_PLANES = 10**6  # tifffile makes room for all that OME-XML claims, before it looks for them
 JPEG = (6, 7, 34892, 33007)  # the compressions whose tables stand outside of the strips
 
 
@@ -37,8 +39,9 @@ def open_tiff(path: Path) -> VolumeSource:
         If the file is RGB, a single image, or holds images of different sizes.
     """
     with opened(path) as tif:
-        _check_complete(tif, path)
+        _check_chain(tif, path)
         check_grey(tif.pages.first, path)
+        _check_planes(tif, path)
         series = _stack(tif, path)
         axes = find_axes(series.shape, series.axes, str(path))
         size, dtype = _voxel_size_nm(tif), series.dtype
@@ -88,16 +91,20 @@ def opened(path: Path):
 
 
 def check_grey(page, path: Path) -> None:
-    """Refuse colour images.
+    """Refuse colour images, and samples that are no numbers.
 
     Raises
     ------
     UserError
-        If the page has several samples per pixel.
+        If the page has several samples per pixel, or a size or type that no array has.
     """
     if page.samplesperpixel > 1:
         kind = "RGB" if page.photometric.name in ("RGB", "YCBCR") else f"an image of {page.samplesperpixel} samples"
         raise UserError(f"{path} is {kind}; convert it to grey (ImageJ: Image > Type > 8-bit)")
+    if not isinstance(page.imagelength, int) or not isinstance(page.imagewidth, int):
+        raise UserError(f"{path}: its size is no pair of numbers; the file is damaged, copy it again")
+    if page.dtype is None:
+        raise UserError(f"{path} holds {page.bitspersample}-bit samples of no known type; convert it to 8-bit grey")
 
 
 def read_page(page, rows: slice, columns: slice, lock) -> np.ndarray:
@@ -150,17 +157,35 @@ def _upright(image: np.ndarray, page) -> np.ndarray:
     return ~image
 
 
-def _check_complete(tif, path: Path) -> None:
-    """Refuse a file that breaks off: tifffile would take the pages in front of the gap for the whole stack."""
-    last = tif.pages[-1]
-    if not last.offset:  # pages that tifffile makes up for a contiguous ImageJ stack; its length is checked on reading
-        return
+def _check_chain(tif, path: Path) -> None:
+    """Refuse pages that break off or lead back to themselves: tifffile would take those in front of the gap for the
+    whole stack, and follow a ring for ever."""
     form, file = tif.tiff, tif.filehandle
-    file.seek(last.offset)
-    tags = unpack(form.tagnoformat, file.read(form.tagnosize))[0]
-    file.seek(last.offset + form.tagnosize + tags * form.tagsize)
-    if unpack(form.offsetformat, file.read(form.offsetsize))[0]:
-        raise UserError(f"{path} breaks off after page {len(tif.pages)}, more are announced; copy the file again")
+    offset, seen = tif.pages.first.offset, set()
+    while offset:
+        if offset in seen:
+            raise UserError(f"{path}: after page {len(seen)} its pages lead back to an earlier one; export it again")
+        file.seek(offset)
+        count = file.read(form.tagnosize)
+        if len(count) == form.tagnosize:
+            file.seek(offset + form.tagnosize + unpack(form.tagnoformat, count)[0] * form.tagsize)
+        following = file.read(form.offsetsize)
+        if len(following) < form.offsetsize:
+            raise UserError(f"{path} breaks off after page {len(seen)}, more are announced; copy the file again")
+        seen.add(offset)
+        offset = unpack(form.offsetformat, following)[0]
+
+
+def _check_planes(tif, path: Path) -> None:
+    """Refuse OME-XML that claims more planes than any microscope writes."""
+    if not tif.is_ome:
+        return
+    sizes: dict[str, int] = {}
+    for name, value in re.findall(r"\b(Size[ZCT]|PlaneCount)\s*=\s*[\"']\s*(\d{1,18})", tif.ome_metadata):
+        sizes[name] = max(sizes.get(name, 1), int(value))
+    planes = max(prod(size for name, size in sizes.items() if name != "PlaneCount"), sizes.get("PlaneCount", 1))
+    if planes > MOST_PLANES:
+        raise UserError(f"{path}: its OME-XML claims {planes:,} planes, the file has {len(tif.pages)}; export it again")
 
 
 def _stack(tif, path: Path):

@@ -1,0 +1,120 @@
+"""What the outcome of a stage depends on: its settings, the content of input files, the code.
+
+A stage depends on what is named here and on the stages before it. A setting that is named nowhere counts for the first
+stage, so that a new one is never overlooked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from emlib.pipeline.settings import PipelineSettings
+from emlib.volumes.open import HDF5
+
+# Read anew by each run, since only the scores need the truth; or without any effect on what a stage makes.
+FREE = ("until", "network_timeout_s", "boss_config", "truth", "truth_synapses")
+OWN = {
+    "align": ("align_sections", "aligned_dtype"),
+    "boundaries": ("boundaries_from", "labels_from"),
+    "segment": ("labels_from",),
+}
+INPUTS = {"cutout": "dataset", "boundaries": "boundaries_from", "segment": "labels_from"}
+MOST_FILES = 20_000  # of a folder; Zarr can have millions, and to look at each takes longer than to read a cutout
+CONTENT = "the content of "  # begins the name of what stands for the content of a file
+
+
+def dependence(settings: PipelineSettings, stage: str) -> dict[str, Any]:
+    """What the outcome of one stage depends on besides the stages before it.
+
+    Parameters
+    ----------
+    settings : PipelineSettings
+    stage : str
+        One of `emlib.pipeline.STAGES`.
+
+    Returns
+    -------
+    dict
+        JSON values by name: settings as ``--set`` names them, and for each input file what stands for its content.
+
+    Examples
+    --------
+    >>> dependence(PipelineSettings(aligned_dtype="float16"), "graph")
+    {'graph.min_score': 0.1}
+    >>> list(dependence(PipelineSettings(), "align"))[:3]
+    ['align_sections', 'aligned_dtype', 'align.reach']
+    """
+    everything = asdict(settings)
+    stages = everything.pop("stages")
+    if stage == "cutout":
+        taken = {*FREE, *(name for names in OWN.values() for name in names)}
+        found = {name: value for name, value in everything.items() if name not in taken}
+    else:
+        found = {name: everything[name] for name in OWN.get(stage, ())}
+    if stage == "boundaries":
+        segmenting = stages["segment"]
+        found |= {
+            "segment.segmenter": segmenting["segmenter"],
+            **_flat(segmenting["boundaries"], "segment.boundaries."),
+        }
+    else:
+        found |= _flat(stages.get(stage, {}), f"{stage}.")
+    given = everything.get(INPUTS.get(stage, ""))
+    if given and (content := _content(given)):
+        found[CONTENT + given] = content
+    return _as_json(found)
+
+
+def code_fingerprint(versions: dict[str, str]) -> str:
+    """A checksum over the source of `emlib` and these versions; another one may give another outcome."""
+    digest = hashlib.sha256(repr(sorted(versions.items())).encode())
+    package = Path(str(files("emlib")))
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    """As it comes back from JSON: tuples are lists."""
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _content(spec: str) -> str:
+    """Stands for the content of a file or folder: names, sizes and times of change, as to read it all may take hours.
+
+    Empty for what is no file: a sample, a server, ``intensity``, a path that does not exist.
+    """
+    if "://" in spec:
+        return ""
+    hdf5 = HDF5.fullmatch(spec)
+    path = Path(hdf5["file"] if hdf5 else spec).expanduser()
+    try:
+        # A sidecar tells the voxel size of a file that cannot hold it.
+        found = islice(_inside(path), MOST_FILES) if path.is_dir() else [path, path.with_suffix(".json")]
+        told = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in found if p.is_file()]
+    except (OSError, ValueError):  # the stage that reads it says what is wrong
+        return ""
+    return hashlib.sha256(repr(told).encode()).hexdigest() if told else ""
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The files of a folder and its subfolders in an order of their own, one by one."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(place, name) for name in sorted(names))

@@ -1,0 +1,169 @@
+"""Sections of rodent hippocampus with masks of three organelles."""
+
+from emlib.runs.catalogue.conversion import grey_image, mask_image
+from emlib.runs.catalogue.dataset import DataSet, Piece, table_of_checksums
+
+PULL_REQUEST = "refs/pull/242/head"  # its files came in several commits, none of which is known to hold them all
+FOLDERS = {"raw": "slices", "membranes": "membranes", "mitochondria": "mitochondrion", "vesicles": "vesicles"}
+
+# SHA-256 of the decoded images
+CHECKSUMS = """
+test/membranes/0000.png aac325418399202965e00ff3354ae48eade9b8000bcb2bea3d737abb9109d373
+test/membranes/0001.png a4bfbe9c3a2cc3dc174e08027a4cd1f587096d7114537693d144e11e40a0483a
+test/membranes/0002.png ed193039c595357d896c66980955beea61997126d6e307aa2c4b64e1451db3a4
+test/membranes/0162.png 158733f348148d86dc2c9dd75e653361a80b2694c3ec1965681e118b20467078
+test/membranes/0163.png 4c5d5db890672e58f43592260a5444feccae54d56ea5b9a3de8bff4065e153ca
+test/mitochondria/0000.png 9c78d600fa9250ee78a564e1271ebf8ad17220b672f7b52e9d1c776ed63b5320
+test/mitochondria/0001.png 278d05a44ddae3d2b6028c35da72b3331ce87dc63a849f2d46f8099d2d6e1525
+test/mitochondria/0002.png 4ccd171eaa5f9fa9d23e9c7614a0b4c678ae149e6c8328f8b4e5d8e802408ca6
+test/mitochondria/0162.png 64196176aac2c183cbed744967db744031be9a4968ef3428d3886a6ac921d36b
+test/mitochondria/0163.png e381499384ec6f06472e31e059a1b8d6e5478585345e06773ec7e1424fe377d1
+test/raw/0000.png 9091979acb985b52e1d14ac5f5d7a27f7093937c643b4bfef142acfe9083d611
+test/raw/0001.png f8e904c87658037a7b9ed37c0a2e54af6ab168af62e0ff2b51273f0212d5a720
+test/raw/0002.png 7e2af8a38977e48673904ad6e3e58f21b964d3cb53b0167732928ee11d4c0d51
+test/raw/0162.png 7bc6b4bd24c4e117a452e23fa086320f333653395180630a52be5ff2f24d71ba
+test/raw/0163.png 078902a94173a1c6626617616552e91cfca92b1a979384c1427b295dd13aa9d5
+test/vesicles/0000.png 42d5c3d2d72a651ed2b63379cd474f0e0fccf52c1948f0e8aa839d2724709081
+test/vesicles/0001.png 9c5ac81f2161046125f288a0888ffec677c7d04eeae4fac8f6e6c1d72559573d
+test/vesicles/0002.png 57a7137cdd264f1c5cbb699dcea3e885fbeff10749e189d2dd6e9c4e0b44c34e
+test/vesicles/0162.png d4ff467f40ffbdcaf2b17c81ec41e6cae67742cc1004ea26108f60d69d77d2f6
+test/vesicles/0163.png 36a8813b9a6ab4c57ce62f94383f8f35c2ce08172855de86217aec915a4e8981
+train/membranes/0000.png 96fd96147d0d1777f3e6010992fc9e723cb43a29bb79310057e03e2411c19b04
+train/membranes/0001.png 2a8ddfc4500b28a54e73507e3a9824d5fbb4a8595e545a709acce8bc7fbac23d
+train/membranes/0002.png e56d5549d5785ed4b9c77864d8a42a04e367f9f53e1308f46bf27f38fb1bf9bf
+train/membranes/0003.png 00705f52714fd5b7ad8edbd5631281524444b1c8514e708ca4cfb2665bd4bc6a
+train/membranes/0013.png 11ce0dfa670edf1b1001aa899887bf73212b478bf317b062c874782523220638
+train/membranes/0017.png dd44d778f05c0f0413a44a8b737d6dc52f83b479a44f4f272e08a49d77639ce0
+train/membranes/0024.png d5ddaf52d1e9dcbc5ce826f6596912887d3669ab475886a4c61492e4c2906013
+train/membranes/0028.png 916a7128d885199ccfb8c491000f4a6d2ad2ae24ec163c4fd243f5cf585a2256
+train/membranes/0042.png 3e8ad05eb163b05f56093990799f35e316a2c21ba1d30e83984dc54941c4b8c3
+train/membranes/0045.png 531ce3c2722be6d8c4cea72d47ed15b0bc7364570b6bb6bc04ec22a78aa52dfe
+train/membranes/0046.png c2af8e399a618f0f0ce0ab8c49120fe813a4c250ff7eea0eeef3b617c95bbaa2
+train/membranes/0047.png fffe29b56e85e7c433085046823e944a7e3255f24582aba7b00b54078765fcf5
+train/membranes/0048.png 6fe0e2587c71d1b7175bb44f05606330de70e4520dc3309ecb193cc4dcc98612
+train/membranes/0089.png 2e0fd4f6a1222efb26c88ad9555a2e74cd512b4ee229574bc0187e5a04934a4e
+train/membranes/0090.png 212f1f1e25336073af50b76166451f6335a1e1576bc82a13e58ae86e8f6d28c9
+train/membranes/0091.png 8ddf2b9e82de1f5d6397b059bae6a8d58b11bc5113dce0ccaaa88f11222f8181
+train/membranes/0105.png e1fd43d0a68974dff71ae24e4b7ab129feab027f79b3c49d4d6dc27321716ba6
+train/membranes/0118.png 6a3168193e9632baefb8b10b4f0c2f492046327c2a10575f89ef5524581f9c02
+train/membranes/0135.png fb5be07d893376aa686aece260d2b645f6231fd1aa0ad1efb69d28941a67a9aa
+train/membranes/0161.png 5a8e4bd21fa22380519f16b591c96061d223e05bc8f46d199ecff2dda59b2340
+train/membranes/0162.png 1407748f781d3ca79111cd6f55186167cbffb8fbd4a55de5c7626aa0fd7382aa
+train/membranes/0163.png b8bae90ca242c6f0516efd547c15d9b8a24be778fcf0a977535dcc2199a52968
+train/membranes/0164.png 1c2fb7f85233a9471fcfd6c69aec74c06cce85549d565a4c7c99aa18892d8af7
+train/mitochondria/0000.png f9956a84b4be65891a5fc938cc1940ca46457e800aa2b9543c8c0414f1657264
+train/mitochondria/0001.png 069163a3d56c4aba67e8078d25d022008e3638269e3e3b0d9592921f011229fa
+train/mitochondria/0002.png 1a6d56b93079cf4e657278a2be0e05a9f73222c0600b06e9a5dbbd43710f83f9
+train/mitochondria/0003.png b6015147169834c2bfa5846999767f02c7082e12864732c9cbb5ed537a5a08b7
+train/mitochondria/0013.png 30ed4091ac5b36a216cbf90c3e1d7ce583de65954e1bb662f31b085a185cbafc
+train/mitochondria/0017.png 091d0d860bfac6f3b438a938b3530b8f0e8617ae75ad1bc4aa9bac2aeba4413a
+train/mitochondria/0024.png d22196eec0558ebc57fe67635141c6e5684deb447cb3b1fc11a493efd6707131
+train/mitochondria/0028.png b7a08e2e966e179a7dd8f21ba4d70da2bf04edb2455653f63692c082b2480050
+train/mitochondria/0042.png be17c30c8e820e877fb37637b5145055865c25c2b8cb12f83eec17529ff42087
+train/mitochondria/0045.png 1f5f7c28488a25c73a482a58f93b573f877ef16768dfd2ee8f170ffe76833201
+train/mitochondria/0046.png 877e262892fd2793415104dbb0ae8a6527ffdca1432bc440fe44cb75ae20de02
+train/mitochondria/0047.png 0e95e80c7dbb2fb6fe5d10ddb3e7be670a1c0ec21e3c25eff43c1817addf18ba
+train/mitochondria/0048.png e8ccac0f4635ae2ed8c8fdfb3775a4e117d1951e50da76719123377cccf6d1b6
+train/mitochondria/0089.png d527dadc74c0e7c164d8c48772891239f96314d7fb91a8a3a38dc2d68cfda9bc
+train/mitochondria/0090.png acfcde2f88b7edfc523f15f1b5d2dd4a89e1fb52b3b290332cf5d311711548b1
+train/mitochondria/0091.png 2e6ebf2067a12074a298a95cc838b2d603bc18553d9681b2cfa57048833798f4
+train/mitochondria/0105.png cd84edb8a808ef015bf165dd7a1db56a36797c7171e2918d6c17609aba61630e
+train/mitochondria/0118.png 7bc96c2f48795fc53d5ff4ff1df122b56997e04dea1e61cbe5d436eb4a69ef04
+train/mitochondria/0135.png 63a79822c38829856ca3460cb8c439956e77d9fa4cea5d2a164081f5922a9c67
+train/mitochondria/0161.png 9d782cf365626919cd5f761b9120a3654ed99e3ed69412737d85afeb189cb2da
+train/mitochondria/0162.png 2b484c6ae94fae34e2e133e11e8099b23905d179c312930d0997fd49674c281c
+train/mitochondria/0163.png f7119482fe10321e5cffac15b5ae48c31b5a2380005639f5334e2bf89d5ea3d0
+train/mitochondria/0164.png f69597642a76fa0e40285c65cc8bcf93d98e67b50ab517fee36f3264dc69e653
+train/raw/0000.png 5f7516d106428dcf1be5a27990e4f194e88aed96e37e0e644dbdae2cbe23113e
+train/raw/0001.png 01360921706cd341790869360060981c24875fdb4994290eb9fecce0c0e91a50
+train/raw/0002.png 75a65acb262814a003bc78d7ec6176707ffa93b9fb536b92662af8b33be9ed44
+train/raw/0003.png 6829cef790c92aabe142cc2044bcef5f15e8d3672f7682092a094b3ca4e3f82e
+train/raw/0013.png 97796403a3d37f89b4f9dfcd7ac4d5e5a4b9dc1008665d38ca0809c57b8483d1
+train/raw/0017.png 7448895f03bcd5b181013d7bdad0b4f5dc5451727d6b6007cd8536e801c8691c
+train/raw/0024.png d4262bbff1996183fecd15b58b6be9fec23b9a5e57c859a538256dbaa4118ddc
+train/raw/0028.png 164cfcd29706a099839a0bfe23e309080ae89617368df46f569116a14cea318d
+train/raw/0042.png 2e05206bee0378cc38ee7107bfc5341c36ad57e8871743a9fce6592e538d7060
+train/raw/0045.png 8e510b32ebe3459d2123d1dd885c138e17f1b2efb09136e2fb9258b28a2f1dc8
+train/raw/0046.png 78b7d41221d29942ab2be6a230a726abdd5d833bc1258e1af7847bf050c0f576
+train/raw/0047.png 8f4c83f765b83be20bdb5adcdd11b7009e978fffbafa7a160b80cbe0b6804852
+train/raw/0048.png 32817365f24737388d7043c0e8acbce588e80e8de21ede0681e7b4be77c457d2
+train/raw/0089.png 6049ba06b28481922a1e229bb4ab75fe78f664068ba39391225b870c69f22d8b
+train/raw/0090.png 40d4ea1e71ed6c14f32cf695d2af7699c98b0a12c5cd1a196e9871da365ed80c
+train/raw/0091.png 43319ba0f708163a3a1dfa7017aca7be4cbb52720bd088d4a2292785997a4a90
+train/raw/0105.png a20b2bca57f1af37abc5850427f9b5beeefa7b9367cdfb0ac807d5051946bb80
+train/raw/0118.png 58fc895faa80f3f939318d2c092aa8f6cde086cab3208aab18b43887eeb3cc19
+train/raw/0135.png 6f87bec9b74f15d00687f4ee9ce1ccb7a8a398376188bdb7e0b50a0f5603c2d1
+train/raw/0161.png 9decf51320fe1fceb0831e0b60d0f943eda50f814a3213279bc9c71ee84e71ae
+train/raw/0162.png 62997636f3090c49c3f7b8365b2b89809ef1e0298ca114b7ce83a748f6158df1
+train/raw/0163.png c418733e991f7ec4d6157350ef35963a532e27b97c86abb75ff946354201c827
+train/raw/0164.png 42d6b03196c62e11d33a5edd060bf4c1fa98883641f88d98a42b9029e2d13866
+train/vesicles/0000.png 88ca43d3bbee711f8b75e4bba5a7d923539a3cd8266bb8415d3d4c18dd5def80
+train/vesicles/0001.png e3088c974bcfc3df5e0749b5bb7ce908d36ff337ccb9e9ddf7d49896590c31e1
+train/vesicles/0002.png 8236f893ee5337a0e1ba010686b0057a0d0e7538ed9884547494502c9d0a20fe
+train/vesicles/0003.png d5b0519d1aad8da0cd7901f8efe658c08c5cd7a862c6b25f0fedf5f8fee56052
+train/vesicles/0013.png 74c9aee2bcdb2e2258834c7b63e615bb5067d65bc82d5f1d29ec4d4046e3bfb2
+train/vesicles/0017.png 4aaf4783c5cd49efaba07e1876876398d23981a4fe1155e2fe863802ebc13d18
+train/vesicles/0024.png 8f89485ffdf7090ebe288520438f2fb33f2c8348112540b84655bef09e97800b
+train/vesicles/0028.png 7b41ce94c32bd3150afe7657ffb09f2261d266a53dc8c908620284b8d845496c
+train/vesicles/0042.png 9df97179507b29edbf5de183bad57168a68eaaa34e4e4e5206d2286c7f27821c
+train/vesicles/0045.png 7f1ead6d1cb2da57a57f7a7d81f4b8533ea60e81a749a06c364e0c3fd7fd8dbf
+train/vesicles/0046.png f57b7506701ae42b0c63cf14d1ccf46942374071e657bdcdeb3ebeafc5250b83
+train/vesicles/0047.png 37a23b15e4664c2c5ec9529cd9959e5656e76e27f7fce1968af9a4edc9be48f8
+train/vesicles/0048.png 15414dee3db5c9517c1f0f15b105dfc2fe8070770e8a0b78d14a494cded76bf2
+train/vesicles/0089.png cf7660cecedbaf26dc2d758b9e4541432e855133df0b449f809011ea50b4774c
+train/vesicles/0090.png 8653e2ef0e3c1f884c1c5c717a243fdd6ab541a85676641f0f1041d31401a9a5
+train/vesicles/0091.png 536385e7dad1b5d273402ab6cce5afe75fd11d5409e89537a5681f0a0c6bb4af
+train/vesicles/0105.png 47920f02485b17bbcbbebbe9600c6ad9ab932a9af192085f757ac3d8639bcaf4
+train/vesicles/0118.png 4d5ad047339ce959b48b5359b69ac9da8a4f44273d8638751b4ec5af3425eab3
+train/vesicles/0135.png 1c05d6c815b1a2793ed441314af3a41fe36e2ef2fcbd06750652e0a432d2d57b
+train/vesicles/0161.png ab12dc64fc86ce1980adf957827ec2830b719c90f5f9e596c39ac916dbaaa532
+train/vesicles/0162.png 61c0b295e69cac516b27d903a3d54f7393862b5fefea6d1a9af203f0d7a01312
+train/vesicles/0163.png 9567d3cc6f726ac82f183a94bf1594e414598a06feb58612100398a31874cca9
+train/vesicles/0164.png e2ed34c6fb673984f4603c8bf65440f9f29c2ccf857949f26f367aedc368e47a
+val/membranes/0061.png aa8670623ca8bde7cf0aac27f6ddc4984a70b9c722e84da164153aa2042de15e
+val/membranes/0062.png c71981f4f4ca7634e9fa140fd01f09131aa76f4c0e2e0e970133c6b94418b4f3
+val/membranes/0063.png 47b59d108169cf09bb2faf3d7510427ed4537b7c66fe556c54c04e57fccca2e4
+val/membranes/0075.png b20a4edddb55fca3c20a1dc28b63674719672ebfb1b0c2e4b723da7d9839280e
+val/mitochondria/0061.png 503b3a7d361b3042fae153671915c603dc637ca06dac674b92fc10efc86df936
+val/mitochondria/0062.png 5d239595433a039871c1dd9be39a9b6b70b81739033bda0804462b6459407635
+val/mitochondria/0063.png 8c393d7a986a316274d4d2536368656312f871607bc57de576cb1da14ae02193
+val/mitochondria/0075.png 44574fa44795135e0367268e1e5317d11f7bc9df95edcb97a2af74023aee160f
+val/raw/0061.png 9828aeb5089e7385c0f8cdc67746f47e98576443775553748eadc9ccff94434e
+val/raw/0062.png 00946f7ac6c956e43c434efd1da152960dd173f5f0150c232f6a13e4cffb75f3
+val/raw/0063.png d8578d58ba3da34557f4071dc61a316ff08194895bc1098bbfe27da50043accf
+val/raw/0075.png d40e0f0efff37c0e48847b2ac6fab27c346ddcaebf615fe0e08fdb4ee61cdfcc
+val/vesicles/0061.png 89aa4c3cb8cef5598eef003ac8cdbb00dabdde73b28a1aebab912c37808c7e4a
+val/vesicles/0062.png 589a11fcbfda2c2e48dcb240544b8fff8f5ee684a4078d52e5c9b2f7e6447c88
+val/vesicles/0063.png ad1f797e2c24b6b4ed8bb0972debed4b4fdf9aec064882e6b2d0ac55a52eff3e
+val/vesicles/0075.png fcee145dad8770adbeb233311a5aacf70a543c5d36d5af79dfd04b073368b8ad
+"""
+
+
+def _piece(path: str, sha256: str) -> Piece:
+    split, what, name = path.split("/")
+    half = "test" if split == "test" else "train"  # val is a part of the source's training images
+    remote = f"data/epfl_{half}/{FOLDERS[what]}/{half}ing{name}"
+    convert = grey_image if what == "raw" else mask_image
+    return Piece(path, sha256, (768, 1024), decoded=True, remote=(remote,), convert=convert)
+
+
+EPFL_MULTICLASS = DataSet(
+    name="epfl-multiclass",
+    what="FIB-SEM, rodent hippocampus CA1: 32 single sections of 768 × 1024; masks of membranes, mitochondria and "
+    "vesicles",
+    source="https://github.com/zhixuhao/unet/pull/242; images of the EPFL CVLab volume, "
+    "https://www.epfl.ch/labs/cvlab/data/data-em/",
+    licence="not stated at the source of the labels: train and test for research, pass no weights on",
+    citation="Lucchi A, Smith K, Achanta R, Knott G, Fua P (2012). Supervoxel-based segmentation of mitochondria in EM "
+    "image stacks with learned shape features. IEEE Transactions on Medical Imaging 31, 474-486",
+    voxel_size_nm=(5, 5, 5),
+    splits="train 23, val 4, test 5",
+    mib=19.4,
+    pieces=tuple(_piece(path, sha256) for path, sha256 in table_of_checksums(CHECKSUMS).items()),
+    bases=(
+        f"https://raw.githubusercontent.com/zhixuhao/unet/{PULL_REQUEST}/",
+        f"https://github.com/zhixuhao/unet/raw/{PULL_REQUEST}/",
+    ),
+    note="The sections are single ones, not a stack. The pull request can still change and how it stores masks is not "
+    "documented; the checksums of the decoded images tell.",
+)

@@ -1,0 +1,87 @@
+"""Unknown names: which of the three it is, and what is there instead."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from emlib.errors import UserError
+from emlib.volumes.bossdb.errors import NetworkUnreachable
+from emlib.volumes.bossdb.server import Server
+
+KINDS = ("collection", "experiment", "channel")
+SHOWN = 6
+
+
+@contextmanager
+def explain_unknown(server: Server, uri: str, names: tuple[str, ...]) -> Iterator[None]:
+    """Replace the error of a 404 in the block by one that names what there is, if the server lists it.
+
+    Asks once per name from the last to the first, each without another try; if the lists cannot be had, the error stays
+    as it is.
+
+    Parameters
+    ----------
+    server : Server
+    uri : str
+        What to name in the error.
+    names : collection, experiment, channel; or fewer
+    """
+    try:
+        yield
+    except NetworkUnreachable:
+        raise
+    except UserError as error:
+        line = _explained(server, uri, names) if f"{server.host} answered HTTP 404" in str(error) else None
+        if line is None:
+            raise
+        raise UserError(line) from error.__cause__
+
+
+def _explained(server: Server, uri: str, names: tuple[str, ...]) -> str | None:
+    for depth in range(len(names), 0, -1):
+        try:
+            there = list_names(server, uri, names[: depth - 1], tries=1)
+        except UserError:
+            continue
+        name, kind = names[depth - 1], KINDS[depth - 1]
+        if name in there:  # it exists, so the 404 was about something else
+            return None
+        parent = f" in {'/'.join(names[: depth - 1])}" if depth > 1 else ""
+        return f"{uri}: {server.host} answered HTTP 404: no {kind} {name}{parent}; {nearest(name, there, kind)}"
+    return None
+
+
+def list_names(server: Server, uri: str, parents: tuple[str, ...], tries: int | None = None) -> list[str]:
+    """Return the names of all collections, of the experiments of one, or of the channels of an experiment, sorted.
+
+    Raises
+    ------
+    UserError
+        As `Server.ask` does.
+    """
+
+    def request(remote) -> list[str]:
+        listing = (remote.list_collections, remote.list_experiments, remote.list_channels)[len(parents)]
+        return sorted(str(name) for name in listing(*parents))
+
+    return server.ask(uri, request, tries=tries)
+
+
+def nearest(name: str, there: list[str], kind: str) -> str:
+    """Return a hint at the names that are most like an unknown one, or else at all.
+
+    Examples
+    --------
+    >>> nearest("EM", ["em", "labels"], "channel"), nearest("x", ["em", "labels"], "channel")
+    ('did you mean em?', 'there is em, labels')
+    """
+    lower = {known.lower(): known for known in there}
+    close = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    if not there:
+        return f"there is no {kind} to be seen with this token; check the names before it"
+    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+    return f"there is {', '.join(there[:SHOWN])}{more}"
