@@ -306,7 +306,8 @@ def test_a_changed_setting_redoes_its_stage_and_what_follows(runs, tissue, tmp_p
 
 def test_a_truth_that_is_given_later_costs_no_stage(runs, tissue, tmp_path):
     blind = replace(tissue, truth=None, truth_synapses=None)
-    _resumed_equals_fresh(runs, blind, tissue, tmp_path / "run", "--resume: going on after synapses\n")
+    said = _resumed_equals_fresh(runs, blind, tissue, tmp_path / "run", "--resume: going on after synapses\n")
+    assert "done again" not in said
 
 
 def test_a_changed_input_file_redoes_what_came_from_it(runs, tissue, tmp_path):
