@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DAMAGED = 24  # section
 REACH_NM = 200  # of a match between a candidate and a true synapse
 SIDE = 64  # pixels of a candidate's picture
-COLOURS = 96  # of the palette: keeps each file below 300 KB
+COLOURS = 128  # of the palette: keeps each file below 300 KB
+WIDTH = 720  # pixels of the figure of a merge and a split
+MARK = "SYNTHETIC PHANTOM, NOT REAL DATA"
 
 
 def parse_args(argv=None):
@@ -35,7 +37,10 @@ def call(script, *arguments):
 def save(picture, path):
     """Write a PIL image with a small palette."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    from PIL import Image
+
+    flat = picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    flat.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1024:.0f} KB")
 
 
@@ -59,7 +64,7 @@ def merge_and_split(folder, out, seed):
     em = ["--em", data / "em_aligned_float32_zyx.npy", "--voxel_size", 40, 8, 8]
     call("evaluate.py", "segmentation", *pair, *em, "--outdir", folder / "eval")
     with Image.open(folder / "eval" / "figures" / "evaluate_segmentation_worst.png") as figure:
-        save(figure.resize((1000, round(1000 * figure.height / figure.width)), Image.Resampling.LANCZOS), out)
+        save(figure.resize((WIDTH, round(WIDTH * figure.height / figure.width)), Image.Resampling.LANCZOS), out)
 
 
 def damaged_section(folder, out, seed):
@@ -77,9 +82,9 @@ def damaged_section(folder, out, seed):
     em, truth = tifffile.imread(phantom / "em_u8_zyx.tif"), tifffile.imread(phantom / "neurites_i32_zyx.tif")
     pred = np.load(run / "data" / "neurite_labels_i32_zyx.npy")
     y, rows = em.shape[1] // 2, slice(DAMAGED - 10, DAMAGED + 11)
-    figure = Figure(figsize=(10, 4.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    section, *cuts = figure.subplot_mosaic("ABB;ACC;ADD").values()
+    section, *cuts = figure.subplot_mosaic("AB;AC;AD", width_ratios=[1, 1.3]).values()
     section.imshow(em[DAMAGED], cmap="gray", vmin=0, vmax=255)
     section.axhline(y, color="white", linewidth=0.8, linestyle=":")
     section.set_title(f"section {DAMAGED}, damaged", fontsize=9)
@@ -87,12 +92,13 @@ def damaged_section(folder, out, seed):
     for axes, labels, title in zip(
         cuts, (0 * truth, truth, pred), ("EM, cut along the dotted line", "true neurites", "ours"), strict=True
     ):
-        axes.imshow(overlay(grey, labels[rows, y], size))
+        axes.imshow(overlay(grey, labels[rows, y], size), aspect="auto")
         for edge in (100, 110):
             axes.axhline(edge, color="white", linewidth=0.6)
         axes.set_title(title, fontsize=9)
     for axes in (section, *cuts):
         axes.set_axis_off()
+    figure.suptitle(MARK, fontsize=10)
     draw(figure, out)
 
 
@@ -126,6 +132,7 @@ def candidates(folder, out):
             axes.set_title(f"{'synapse' if right else 'no synapse'}, score {found['score'].iloc[i]:.2f}", fontsize=9)
         for axes in row:
             axes.set_axis_off()
+    figure.suptitle(MARK, fontsize=10)
     draw(figure, out)
 
 

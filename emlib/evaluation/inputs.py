@@ -113,7 +113,7 @@ def read_table(
             table = table.rename(columns={known: name})
     missing = [name for name in numbers + ids if name not in table and name not in optional]
     if missing:
-        there = ", ".join(table.columns[:12])
+        there = ", ".join(" ".join(name.split())[:60] for name in table.columns[:12])
         raise UserError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {there}")
     for name in [name for name in numbers + ids if name in table]:
         table[name] = _checked(table[name], path, whole=name in ids)
@@ -161,6 +161,9 @@ def _checked(column: pd.Series, path: Path, whole: bool) -> pd.Series:
         wrong |= (values < 0).to_numpy() | (values != values.round()).to_numpy() | (values >= 2**63).to_numpy()
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        kind, found = "a whole number in 0 … 2^63-1" if whole else "a number", str(column.iloc[row])[:60]
+        kind, found = (
+            "a whole number in 0 … 2^63-1" if whole else "a number",
+            " ".join(str(column.iloc[row]).split())[:60],
+        )
         raise UserError(f"{path}, line {row + 2}: {column.name} is {found}, not {kind}; mend or drop the row")
     return values.astype(np.int64 if whole else np.float64)
