@@ -1,11 +1,14 @@
 """Fixtures shared by all tests: where the real data lie, and how a user calls a script."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from emlib.runs import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,5 +38,23 @@ def run_script():
             text=True,
             timeout=timeout,
         )
+
+    return call
+
+
+@pytest.fixture
+def pipeline(capsys, monkeypatch):
+    """Return a function that runs the script's main in this process and gives (exit code, stdout, stderr)."""
+    script = runpy.run_path(str(ROOT / "run_pipeline.py"))
+
+    def call(*argv):
+        argv = [str(a) for a in argv]
+        monkeypatch.setattr(sys, "argv", ["run_pipeline.py", *argv])
+        try:
+            code = cli.run(lambda: script["main"](argv))
+        except SystemExit as stop:
+            code = stop.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
 
     return call

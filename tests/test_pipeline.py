@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import runpy
 import signal
 import sqlite3
 import subprocess
@@ -15,30 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emlib.runs import cli
 from emlib.volumes.tiff import write_tiff
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--dataset", "sample://phantom", "--cutout", "96", "96", "12"]
 NO_NETWORK = {"INTERN_PROTOCOL": "http", "INTERN_HOST": "127.0.0.1:9", "INTERN_TOKEN": "public"}
-
-
-@pytest.fixture
-def pipeline(capsys, monkeypatch):
-    """Return a function that runs the script's main in this process and gives (exit code, stdout, stderr)."""
-    script = runpy.run_path(str(ROOT / "run_pipeline.py"))
-
-    def call(*argv):
-        argv = [str(a) for a in argv]
-        monkeypatch.setattr(sys, "argv", ["run_pipeline.py", *argv])
-        try:
-            code = cli.run(lambda: script["main"](argv))
-        except SystemExit as stop:
-            code = stop.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import runpy
 import shutil
 import sqlite3
 import subprocess
@@ -19,7 +18,7 @@ from emlib.errors import UserError
 from emlib.pipeline import PipelineSettings, announce, defaults
 from emlib.pipeline.rerun import checksums, recall
 from emlib.pipeline.settings import settings_of_record
-from emlib.runs import cli, history, runlog
+from emlib.runs import history, runlog
 from emlib.runs.artefacts import plain
 from emlib.runs.history import changed, find_run, headline, read_runs
 from emlib.runs.history_lines import answer
@@ -30,21 +29,9 @@ USUAL = plain(defaults())
 
 
 @pytest.fixture
-def command(capsys, monkeypatch):
-    """Return a function that runs run_pipeline.py in this process and gives (exit code, stdout, stderr)."""
-    script = runpy.run_path(str(ROOT / "run_pipeline.py"))
-
-    def call(*argv):
-        argv = [str(a) for a in argv]
-        monkeypatch.setattr(sys, "argv", ["run_pipeline.py", *argv])
-        try:
-            code = cli.run(lambda: script["main"](argv))
-        except SystemExit as stop:
-            code = stop.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+def command(pipeline):
+    """Run run_pipeline.py in this process."""
+    return pipeline
 
 
 @pytest.fixture
