@@ -1,0 +1,1 @@
+"""Networks: data sets, augmentation, losses, models, the training loop, inference. Needs torch."""

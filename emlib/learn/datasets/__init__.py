@@ -1,0 +1,1 @@
+"""Sections with their masks, as training sees them."""

@@ -1,0 +1,53 @@
+"""From grey values on disk to what a network sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Subtract a mean and divide by a standard deviation, both of grey values in [0, 1].
+
+    The defaults change nothing, as in the published multi-expert code.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Return float32 of the same shape; integers are divided by the largest value of their type first.
+
+        Raises
+        ------
+        ValueError
+            If the integers are signed.
+
+        Examples
+        --------
+        >>> Normalisation(0.5, 0.25).apply(np.array([0, 255], np.uint8))
+        array([-2.,  2.], dtype=float32)
+        """
+        return (unit_grey(image) - np.float32(self.mean)) / np.float32(self.std)
+
+
+def unit_grey(image: np.ndarray) -> np.ndarray:
+    """Return grey values as float32 in [0, 1]: unsigned integers over the largest of their type, floats as they are.
+
+    Raises
+    ------
+    ValueError
+        If the integers are signed.
+
+    Examples
+    --------
+    >>> unit_grey(np.array([0, 65535], np.uint16))
+    array([0., 1.], dtype=float32)
+    """
+    if image.dtype == bool or np.issubdtype(image.dtype, np.floating):
+        return image.astype(np.float32)
+    if not np.issubdtype(image.dtype, np.unsignedinteger):
+        raise ValueError(f"grey values are unsigned integers or floats, not {image.dtype}")
+    return image.astype(np.float32) * np.float32(1 / np.iinfo(image.dtype).max)

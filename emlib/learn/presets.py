@@ -1,0 +1,1 @@
+"""Recipes by name: architecture, patches, augmentation, loss and optimiser that belong together."""
