@@ -26,6 +26,19 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_domain(tmp_path_factory) -> Path:
+    """A data root with one synthetic domain, ``phantom``: sections of 96 × 128 px, train 8, val 2, test 2, all with organelles.
+
+    Shared by all tests of a session: copy it before changing a file.
+    """
+    from emlib.volumes.phantom_files import domain_settings, write_domain
+
+    root = tmp_path_factory.mktemp("domains")
+    write_domain(domain_settings((128, 96, 12), None, seed=3), root / "phantom")
+    return root
+
+
+@pytest.fixture(scope="session")
 def run_script():
     """Return a function that runs a root script as a user does and returns the completed process."""
 

@@ -1,0 +1,1 @@
+"""Which encoder channels the experts of a network rely on, tested against chance. Needs torch."""

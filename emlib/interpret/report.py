@@ -1,0 +1,144 @@
+"""What a channel analysis leaves behind: tables, figures, a record, the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from emlib.interpret.analysis import QUICK, Analysis, AnalysisSettings, analyse, bars_shown, load
+from emlib.interpret.sampling import Sample
+from emlib.interpret.summary import summary_text
+from emlib.learn.datasets.domain import Split
+from emlib.learn.models.checkpoint import Checkpoint
+from emlib.publish.figure_interpret import ablation_figure, deletion_figure, importance_figure
+from emlib.publish.figure_overlap import overlap_figure
+from emlib.publish.page import save_figure
+from emlib.runs.artefacts import SYNTHETIC_MARK, Outputs
+from emlib.runs.runlog import versions
+
+
+def channel_analysis(
+    *,
+    model_path: str,
+    data_root: str | Path,
+    domain: str,
+    split: str = "test",
+    sections: Sequence[str] | None = None,
+    device: str = "auto",
+    outdir: str | Path = "outputs",
+    quick: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> list[str]:
+    """Analyse the channels of a trained network and write everything.
+
+    Parameters
+    ----------
+    model_path : str
+        A checkpoint, or the name of a bundled one.
+    data_root, domain, split, sections
+        The annotated sections that patches are drawn from.
+    device : {"auto", "cpu", "cuda", "mps"}
+    outdir : path
+    quick : bool
+        Fewer patches and points; whatever ``settings`` holds wins.
+    quiet : bool
+        No progress and no warnings.
+    **settings
+        Fields of `emlib.interpret.analysis.AnalysisSettings`; None is the default.
+
+    Returns
+    -------
+    list of str
+        The summary and the files written, for the shell.
+
+    Raises
+    ------
+    UserError
+        For what the user can mend.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    given |= {"levels": tuple(given["levels"])} if "levels" in given else {}
+    how = replace(AnalysisSettings(), **{**(QUICK if quick else {}), **given})
+    notes: list[str] = []
+    outputs = Outputs(outdir)
+    checkpoint, part, sample, device = load(model_path, data_root, domain, split, sections, how, device, notes.append)
+    found = analyse(checkpoint.model, sample, how, device, progress=bars_shown(quiet))
+    synthetic = (part.folder.parent / SYNTHETIC_MARK).exists()
+    note = "SYNTHETIC PHANTOM, NOT REAL DATA" if synthetic else None
+    text = _summary(found, checkpoint, part, sample, how, note)
+    _write(outputs, found, checkpoint, part, sample, how)
+    _draw(outputs, found, how, domain, note)
+    outputs.text(f"tables/channel_ablation_{domain}.txt", text, "which claims about channels survive the controls")
+    written = [f"written: {outputs.path(str(artefact.path))}" for artefact in outputs.written]
+    return [*notes, *text.splitlines(), "", *written]
+
+
+def _summary(
+    found: Analysis, checkpoint: Checkpoint, part: Split, sample: Sample, how: AnalysisSettings, note: str | None
+) -> str:
+    names = ", ".join(section.name for section in part.sections)
+    holding = ", ".join(f"{name} on {count}" for name, count in sample.holding.items())
+    dice = ", ".join(f"{name} {value:.3f}" for name, value in found.dice.items())
+    deepest = found.channels[-1]
+    sampled = [
+        f"Deepest encoder level: {len(found.channels)} of {len(found.channels)}, {deepest} channels; top sets of "
+        f"{found.top_k} by {how.rank_by.replace('_x_', ' × ')}.",
+        f"Sampled: {len(sample.images)} patches of {sample.images.shape[-1]} px that do not overlap, from sections "
+        f"{names} of {part.domain}/{part.split} (seed {how.seed}); {holding} of them. Every figure below is of these "
+        "patches, not of whole sections.",
+        f"Pooled Dice on them before anything is taken away: {dice}.",
+    ]
+    title = f"{note}. " * (note is not None) + f"Channels of {Path(checkpoint.path).name} on {part.domain}"
+    return summary_text(title, sampled, found.claims, how.random_sets, how.orders)
+
+
+def _write(
+    outputs: Outputs, found: Analysis, checkpoint: Checkpoint, part: Split, sample: Sample, how: AnalysisSettings
+) -> None:
+    sets = pd.DataFrame(
+        [(one.kind, one.of, len(one.channels), " ".join(map(str, one.channels))) for one in found.sets],
+        columns=["set", "of", "size", "channels"],
+    )
+    for name, table, what in (
+        ("importance", found.importance, "importance of every channel to every expert, level by level"),
+        ("correlations", found.agreement, "rank correlations between measures and between experts"),
+        ("sets", sets, "top, shared and specific channels of the deepest level"),
+        ("overlaps", found.overlaps, "what top sets share, against chance"),
+        ("set_ablation", found.effects, "sets taken away, against random sets of the same size"),
+        ("random_sets", found.random, "every random set that was taken away"),
+        ("deletion_curves", found.curves, "Dice while channels are removed"),
+        ("deletion_areas", found.areas, "areas under the deletion curves, against random orders"),
+        ("claims", pd.DataFrame([asdict(claim) for claim in found.claims]), "claims and verdicts"),
+    ):
+        outputs.table(f"channel_{name}_{part.domain}", table, what)
+    record = {
+        "model": {"path": str(checkpoint.path), "sha256": checkpoint.sha256, "architecture": checkpoint.architecture},
+        "data": {"domain": part.domain, "split": part.split, "sections": [one.name for one in part.sections]},
+        "patches": [{"section": name, "y": y, "x": x} for name, y, x in sample.places],
+        "patch_size": sample.images.shape[-1],
+        "patches_holding": sample.holding,
+        "level_channels": found.channels,
+        "top_k": found.top_k,
+        "dice": found.dice,
+        "settings": how,
+        "versions": {**versions(), "torch": torch.__version__},
+    }
+    outputs.json(f"channel_ablation_{part.domain}", record, "what the channel analysis looked at")
+
+
+def _draw(outputs: Outputs, found: Analysis, how: AnalysisSettings, domain: str, note: str | None) -> None:
+    tops = {one.of: frozenset(one.channels) for one in found.sets if one.kind == "top"}
+    for name, figure, what in (
+        ("importance", importance_figure(found.importance, how.rank_by, found.top_k, note), "importance of channels"),
+        ("overlap", overlap_figure(tops, found.overlaps, note), "what the experts' top channels have in common"),
+        ("ablation", ablation_figure(found.effects, how.random_sets, note), "sets of channels against random sets"),
+        ("deletion", deletion_figure(found.curves, found.areas, note), "deletion curves"),
+    ):
+        for path in save_figure(figure, outputs.path("figures"), f"channel_{name}_{domain}"):
+            outputs.note(f"figures/{path.name}", what)

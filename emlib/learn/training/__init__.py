@@ -1,0 +1,1 @@
+"""The training loop of every network: settings, device, schedule, averaging, saving, resuming, curves."""

@@ -1,0 +1,63 @@
+"""What ends a training: memory that runs out, a loss that is no number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from emlib.errors import UserError
+
+_CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@contextmanager
+def memory_told(doing: str) -> Iterator[None]:
+    """Turn running out of memory in the block into one line that names the flags that help.
+
+    Parameters
+    ----------
+    doing : str
+        What the block does, for the message.
+
+    Raises
+    ------
+    UserError
+
+    Examples
+    --------
+    >>> with memory_told("training"):
+    ...     torch.empty(2**60)
+    Traceback (most recent call last):
+    ...
+    emlib.errors.UserError: out of memory while training; use a smaller --batch_size, then a smaller --patch_size
+    """
+    advice = f"out of memory while {doing}; use a smaller --batch_size, then a smaller --patch_size"
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(advice) from error
+    except RuntimeError as error:  # what the CPU's allocator raises has no class of its own
+        if any(text in str(error) for text in _CPU_MESSAGES):
+            raise UserError(advice) from error
+        raise
+
+
+def not_finite(batches: Any, epoch: int, step: int) -> str:
+    """Say where the loss stopped being a number and what was in the batch.
+
+    Parameters
+    ----------
+    batches : object
+        Its method ``describe(epoch, step)``, if it has one, names sections and crops.
+    epoch, step : int
+        From 0.
+    """
+    describe = getattr(batches, "describe", None)
+    what = f" (batch: {describe(epoch, step)})" if describe else ""
+    return (
+        f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step + 1}{what}; look at these sections, "
+        "or use a smaller --lr or --clip 1"
+    )

@@ -1,0 +1,116 @@
+"""Flags of the scripts that train; what is left out on the command line is the preset's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from emlib.runs import cli
+
+PRESETS = ("laptop", "desktop", "paper")
+AUGMENTS = ("none", "light", "strong")
+
+
+def share(text: str) -> float:
+    """Return a number of at least 0 and below 1; an argparse type."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
+    return value
+
+
+def add_training(parser: argparse.ArgumentParser, one_organelle: bool = False) -> None:
+    """Add all flags of a training; call it after `emlib.runs.cli.add_run`, in a parser that resolves conflicts.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        With ``conflict_handler="resolve"``: ``--outdir`` becomes another name of ``--out_path``.
+    one_organelle : bool
+        ``--organelle NAME`` in place of ``--organelles NAME …``.
+    """
+    _add_data(parser, one_organelle)
+    _add_patches(parser)
+    _add_optimisation(parser)
+    _add_machine(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser, one_organelle: bool) -> None:
+    data = parser.add_argument_group("data and files")
+    data.add_argument("--data_root", default="data", type=Path, metavar="DIR", help="folder of domains (default: data)")
+    data.add_argument(
+        "--domain", required=True, metavar="NAME", help="its folder, with {train,val}/{raw,<organelle>…}/NN.png"
+    )
+    if one_organelle:
+        data.add_argument("--organelle", required=True, metavar="NAME", help="the folder of masks to learn")
+    else:
+        data.add_argument(
+            "--organelles", nargs="+", metavar="NAME", help="one expert each (default: every folder of masks)"
+        )
+    size = {"type": cli.positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
+    data.add_argument("--voxel_size", help="nm, kept with the model (default: the public data set's)", **size)
+    data.add_argument(
+        "--out_path",
+        "--outdir",
+        required=True,
+        type=Path,
+        metavar="FILE.pth",
+        help="the best model; history, curves and last.pth go to the folder of this name without .pth",
+    )
+    data.add_argument("--resume", action="store_true", help="go on from last.pth of an interrupted training")
+    data.add_argument("--preset", choices=PRESETS, default="laptop", help="network and recipe (default: laptop)")
+
+
+def _add_patches(parser: argparse.ArgumentParser) -> None:
+    patches = parser.add_argument_group("patches (default: the preset's)")
+    whole = {"type": cli.positive(int), "metavar": "N"}
+    patches.add_argument("--patch_size", help="side in pixels", **whole)
+    patches.add_argument("--stride", help="from one patch of the grid to the next, in pixels", **whole)
+    patches.add_argument("--sampling", choices=("grid", "random"), help="overlapping grid, or crops from anywhere")
+    patches.add_argument("--patches_per_epoch", help="of random crops (default: as many as the grid has)", **whole)
+    patches.add_argument("--batch_size", help="patches in a step, on each device", **whole)
+    patches.add_argument("--augment", choices=AUGMENTS, help="how much patches are varied on the fly")
+
+
+def _add_optimisation(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_argument_group("optimisation (default: the preset's)")
+    number: dict[str, Callable] = {"type": cli.positive(float)}
+    or_zero = {"type": cli.at_least_zero(float)}
+    how.add_argument("--epochs", type=cli.positive(int), metavar="N", help="passes over the patches, at most")
+    how.add_argument("--time_budget", metavar="MIN", help="end after so many minutes, validation included", **number)
+    how.add_argument(
+        "--patience", type=cli.positive(int), metavar="N", help="end after N epochs without a better validation IoU"
+    )
+    how.add_argument("--loss", metavar="TERMS", help='as "dice+0.5*focal+bce", or paper')
+    how.add_argument("--optimizer", choices=("adamw", "adam"), help="which")
+    how.add_argument("--lr", metavar="RATE", help="highest learning rate", **number)
+    how.add_argument("--weight_decay", metavar="W", help="of convolutions alone with adamw", **or_zero)
+    how.add_argument(
+        "--warmup", type=share, metavar="SHARE", help="of the training in which the learning rate rises, 0 to 1"
+    )
+    how.add_argument("--schedule", choices=("cosine", "constant"), help="of the learning rate after that")
+    how.add_argument("--ema", type=share, metavar="DECAY", help="of the moving average of the weights, which is kept")
+    how.add_argument("--no_ema", action="store_true", help="keep the weights themselves, not their moving average")
+    how.add_argument("--clip", metavar="NORM", help="largest norm of the gradient; 0: any", **or_zero)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), help="auto: a GPU if there is one (default: auto)"
+    )
+    machine.add_argument(
+        "--precision", choices=("auto", "32", "bf16"), help="auto: bf16 where the processor has it (default: auto)"
+    )
+    machine.add_argument(
+        "--devices", type=cli.positive(int), metavar="N", help="processes that share each step out (default: 1)"
+    )
+    machine.add_argument(
+        "--workers", type=cli.at_least_zero(int), metavar="N", help="processes per device that cut patches (default: 0)"
+    )
+    machine.add_argument(
+        "--memory_format",
+        choices=("auto", "contiguous", "channels_last"),
+        help="auto: channels_last with bf16 (default: auto)",
+    )

@@ -1,0 +1,57 @@
+"""Scores of a network on whole sections, pooled over them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from emlib.learn.datasets.sections import Sections
+from emlib.learn.inference import TileSettings, predict_section
+from emlib.learn.normalisation import Normalisation
+from emlib.learn.training.failures import memory_told
+from emlib.measure.masks.pixels import pixel_counts, pixel_scores
+
+TILES = TileSettings()
+FOREGROUND = 0.5  # probability from which on a pixel belongs to an organelle
+
+
+class SectionScores:
+    """Validation for `emlib.learn.training.loop.train`: called with a network, returns its scores.
+
+    Parameters
+    ----------
+    sections : Sections
+    normalisation : Normalisation
+        That of the training.
+    device : torch.device or str
+    tiles : TileSettings
+    """
+
+    def __init__(
+        self,
+        sections: Sections,
+        normalisation: Normalisation,
+        device: torch.device | str = "cpu",
+        tiles: TileSettings = TILES,
+    ) -> None:
+        self.sections, self.normalisation, self.device, self.tiles = sections, normalisation, device, tiles
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Return ``iou`` and ``dice``, means over organelles, and ``iou/NAME``, ``dice/NAME``, in [0, 1].
+
+        Pixels of all sections are counted together, as in the pooled protocol of `emlib.measure.masks.scores`.
+        """
+        names = tuple(self.sections.organelles)
+        counts = np.zeros((len(names), 4), np.int64)
+        with memory_told("validating"):
+            for index in range(len(self.sections)):
+                image, truth = self.sections.image(index), self.sections.masks(index)
+                found = predict_section(model, image, self.normalisation, self.tiles, device=self.device)
+                for k in range(len(names)):
+                    counts[k] += pixel_counts(truth[k] > 0, found[k] >= FOREGROUND)
+        scores = pixel_scores(counts)
+        result = {measure: float(scores[measure].mean()) for measure in ("iou", "dice")}
+        for measure in ("iou", "dice"):
+            result |= {f"{measure}/{name}": float(value) for name, value in zip(names, scores[measure], strict=True)}
+        return result

@@ -1,0 +1,6 @@
+"""Augmentation of EM patches: how sections differ in nature and in the microscope, drawn at random."""
+
+from emlib.learn.transforms.augment import augment, margin
+from emlib.learn.transforms.settings import PRESETS, AugmentSettings
+
+__all__ = ["PRESETS", "AugmentSettings", "augment", "margin"]

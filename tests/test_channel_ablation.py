@@ -1,0 +1,124 @@
+"""``channel_ablation.py`` as a user calls it: what it writes, that it repeats, and what it says when it cannot."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from emlib.interpret.report import channel_analysis
+from emlib.learn.models.build import build_model
+from emlib.learn.models.checkpoint import save_checkpoint
+from emlib.learn.normalisation import Normalisation
+
+ARCHITECTURE = {"name": "experts-paper", "organelles": ["membranes", "mitochondria"], "widths": [4, 6, 8]}
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data set of two small sections, and an untrained network."""
+    root = tmp_path_factory.mktemp("channels")
+    rng = np.random.default_rng(0)
+    for name in ("00", "03"):
+        grey = rng.integers(0, 256, (SIDE, SIDE), np.uint8)
+        masks = {"raw": grey, "membranes": (grey > 100) * 255, "mitochondria": (grey > 200) * 255}
+        for folder, image in masks.items():
+            path = root / "data" / "tiny" / "test" / folder
+            path.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.astype(np.uint8)).save(path / f"{name}.png")
+    torch.manual_seed(0)
+    kept = {"voxel_size_nm": None, "metrics": {}, "settings": {}}
+    model = build_model(ARCHITECTURE)
+    save_checkpoint(root / "model.pth", model, architecture=ARCHITECTURE, normalisation=Normalisation(), **kept)
+    return root
+
+
+def flags(place, out, *more):
+    return (
+        *("--data_root", place / "data", "--domain", "tiny", "--model_path", place / "model.pth", "--outdir", out),
+        *("--patches", 2, "--patch_size", 32, "--points", 3, "--threads", 1, *more),
+    )
+
+
+def asked(place, out, **more):
+    """The same call within this process."""
+    small = {"patches": 2, "patch_size": 32, "points": 3, "orders": 2, **more}
+    where = {"data_root": place / "data", "domain": "tiny", "model_path": str(place / "model.pth"), "outdir": out}
+    return channel_analysis(**{**where, **small})
+
+
+def test_the_script_writes_tables_figures_and_a_summary(place, tmp_path, run_script):
+    done = run_script(
+        "channel_ablation.py", *flags(place, tmp_path, "--top_k", 5, "--device", "cuda", "--batch_size", 2)
+    )
+    assert done.returncode == 0, done.stderr
+    if not torch.cuda.is_available():
+        assert "warning: --device cuda" in done.stdout and "CPU" in done.stdout
+    text = (tmp_path / "tables" / "channel_ablation_tiny.txt").read_text(encoding="utf-8")
+    assert text.strip() in done.stdout
+    assert "Sampled: 2 patches of 32 px" in text and "sections 00, 03 of tiny/test" in text
+    assert "top sets of 5 by gradient" in text and "share important channels" in text and "How to read this" in text
+    importance = pd.read_csv(tmp_path / "tables" / "channel_importance_tiny.csv")
+    assert importance.groupby("level")["channel"].nunique().tolist() == [4, 6, 8]
+    deepest = importance[importance["level"] == 3]
+    assert deepest["ablation"].notna().all() and importance[importance["level"] < 3]["ablation"].isna().all()
+    assert (deepest.groupby("expert")["top"].sum() == 5).all()
+    for expert, rows in deepest.groupby("expert"):
+        assert rows.loc[rows["top"], "gradient"].min() >= rows.loc[~rows["top"], "gradient"].max(), expert
+    effects = pd.read_csv(tmp_path / "tables" / "channel_set_ablation_tiny.csv")
+    random = pd.read_csv(tmp_path / "tables" / "channel_random_sets_tiny.csv")
+    assert set(effects["ablation"]) == {"zero", "mean"} and (random.groupby("draw").size() > 0).sum() >= 20
+    row = effects.query("set == 'top' and of == 'membranes' and expert == 'membranes' and ablation == 'zero'")
+    chance = random.query("size == 5 and ablation == 'zero' and expert == 'membranes'")
+    drop = row[row["quantity"] == "drop"].iloc[0]
+    assert drop["random_mean"] == pytest.approx(chance["drop"].mean(), rel=1e-4, abs=1e-7)
+    record = json.loads((tmp_path / "tables" / "channel_ablation_tiny.json").read_text(encoding="utf-8"))
+    assert record["top_k"] == 5 and len(record["patches"]) == 2 and len(record["model"]["sha256"]) == 64
+    for name in ("importance", "overlap", "ablation", "deletion"):
+        for suffix in ("png", "pdf"):
+            assert (tmp_path / "figures" / f"channel_{name}_tiny.{suffix}").stat().st_size > 3000
+
+
+def test_equal_commands_give_equal_bytes(place, tmp_path):
+    for name in ("one", "two"):
+        asked(place, tmp_path / name, top_k=4, seed=3)
+    files = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file()]
+    assert len(files) > 15
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+def test_sections_and_levels_can_be_chosen(place, tmp_path):
+    asked(place, tmp_path, sections=["03"], levels=[2], exact_all_levels=True, rank_by="ablation", quick=True)
+    table = pd.read_csv(tmp_path / "tables" / "channel_importance_tiny.csv")
+    assert sorted(set(table["level"])) == [2, 3] and table["ablation"].notna().all()
+    record = json.loads((tmp_path / "tables" / "channel_ablation_tiny.json").read_text(encoding="utf-8"))
+    assert {patch["section"] for patch in record["patches"]} == {"03"} and record["settings"]["rank_by"] == "ablation"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--top_k", 9), "--top_k 9 is more than the 8 channels of the deepest level; the largest is 8"),
+        (("--levels", 4), "--levels 4: the encoder has the levels 1 (shallowest) to 3"),
+        (("--sections", "07"), "--sections 07"),
+        (("--random_sets", 5), "--random_sets 5 cannot reach p ≤ 0.05; give 20 or more"),
+        (("--patch_size", 8), "the least is 16; mind --patch_size"),
+        (("--split", "val"), "has no val"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(place, tmp_path, run_script, more, message):
+    done = run_script("channel_ablation.py", *flags(place, tmp_path, *more))
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_missing_organelle_is_told(place, tmp_path, run_script):
+    shutil.copytree(place / "data", tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "tiny" / "test" / "mitochondria")
+    done = run_script("channel_ablation.py", *flags(place, tmp_path / "out", "--data_root", tmp_path / "data"))
+    assert done.returncode == 2 and "no masks of 'mitochondria'" in done.stderr
