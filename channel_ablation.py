@@ -34,7 +34,7 @@ def parse_args(argv=None):
     what.add_argument("--orders", type=positive, metavar="N", help="random deletion curves (default: 20)")
     what.add_argument("--points", type=positive, metavar="N", help="of a deletion curve (default: 6)")
     how = parser.add_argument_group("sampling")
-    how.add_argument("--patches", type=positive, metavar="N", help="drawn from the sections (default: 24)")
+    how.add_argument("--patches", type=positive, metavar="N", help="drawn from the sections (default: 12)")
     how.add_argument("--patch_size", type=positive, metavar="PX", help="side in pixels (default: 256)")
     how.add_argument("--batch_size", type=positive, metavar="N", help="patches at once (default: 8)")
     how.add_argument("--quick", action="store_true", help="6 patches, 20 random sets, 4 points: a first look")

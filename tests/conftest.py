@@ -27,9 +27,9 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_domain(tmp_path_factory) -> Path:
-    """A data root with one synthetic domain, ``phantom``: sections of 96 × 128 px, train 8, val 2, test 2, all with organelles.
+    """A data root with one synthetic domain, ``phantom``: sections of 96 × 128 px, train 8, val 2, test 2.
 
-    Shared by all tests of a session: copy it before changing a file.
+    Every split has all four organelles. Shared by all tests of a session: copy it before changing a file.
     """
     from emlib.volumes.phantom_files import domain_settings, write_domain
 

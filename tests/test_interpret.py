@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 
 from emlib.errors import UserError
 from emlib.interpret.ablation import Probe, single_channels
@@ -24,6 +25,7 @@ from emlib.interpret.overlap import (
 from emlib.interpret.sampling import Sample, balanced_choice, sample_patches
 from emlib.learn.normalisation import Normalisation
 from emlib.measure.masks.pixels import pixel_counts, pixel_scores
+from emlib.publish.figure_overlap import overlap_figure
 
 
 class HandBuilt(torch.nn.Module):
@@ -394,3 +396,17 @@ def test_patches_shrink_to_small_sections():
 
 def test_a_balanced_choice_takes_all_when_there_are_few():
     assert sorted(balanced_choice(np.ones((3, 2), bool), 10)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("experts", [1, 2, 3, 5])
+def test_the_overlap_figure_keeps_its_words_on_the_page(experts):
+    names = ["membranes", "mitochondria", "synapses", "vesicles", "nuclei"][:experts]
+    top = np.stack([np.random.default_rng(e).permutation(60)[:25] for e in range(experts)])
+    tops = {name: frozenset(row.tolist()) for name, row in zip(names, top, strict=True)}
+    figure = overlap_figure(tops, overlap_table(top, 60, names))
+    figure.canvas.draw()
+    words = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+    assert {"membranes", "as chance"} <= {t.get_text() for t in words} or experts == 1
+    for text in words:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height, text

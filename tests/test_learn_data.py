@@ -95,6 +95,8 @@ def test_a_split_without_masks_is_refused(own_domain):
         shutil.rmtree(own_domain / "phantom" / "train" / name)
     with pytest.raises(UserError, match="has no masks; put those of each organelle in a folder beside raw"):
         train(own_domain)
+    with pytest.raises(UserError, match="has no masks; put those"):
+        train(own_domain, ["membranes"])
 
 
 def test_two_files_of_one_section_and_an_organelle_called_average(own_domain):

@@ -57,8 +57,14 @@ def numpy_dice(logits, targets, weights):
     return total / count
 
 
+def numpy_batch_dice(logits, targets, weights):
+    """The images of a batch laid side by side are one image."""
+    return numpy_dice(np.concatenate([*logits], 2)[None], np.concatenate([*targets], 2)[None], weights)
+
+
 EXPECTED = {
     "dice": numpy_dice,
+    "batch_dice": numpy_batch_dice,
     "bce": lambda x, t, w: numpy_mean(numpy_bce(x, t), t, w),
     "focal": lambda x, t, w: numpy_mean(numpy_focal(x, t), t, w),
     "balanced_focal": lambda x, t, w: numpy_mean(numpy_focal(x, t, balanced=True), t, w),
@@ -177,7 +183,7 @@ def test_only_ratios_of_organelle_weights_matter():
     ("text", "says"),
     [
         ("dise+bce", "there is no loss 'dise'; did you mean dice?"),
-        ("hinge", "there is no loss 'hinge'; there is dice, focal, balanced_focal, bce, paper"),
+        ("hinge", "there is no loss 'hinge'; there is dice, batch_dice, focal, balanced_focal, bce, paper"),
         ("dice+", "lacks a name"),
         ("", "lacks a name"),
         ("2*", "lacks a name"),

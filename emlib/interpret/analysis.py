@@ -63,7 +63,7 @@ class AnalysisSettings:
     rank_by: str = "gradient"
     levels: tuple[int, ...] | None = None
     exact_all_levels: bool = False
-    patches: int = 24
+    patches: int = 12
     patch_size: int = 256
     batch_size: int = 8
     random_sets: int = 30

@@ -42,7 +42,7 @@ def sample_patches(
     sections: Sections,
     normalisation: Normalisation,
     *,
-    count: int = 24,
+    count: int = 12,
     size: int = 256,
     seed: int = 0,
 ) -> Sample:

@@ -21,7 +21,9 @@ SMOOTH = 1.0  # pixels; keeps Dice defined and its gradient finite where an orga
 Weights = Sequence[float] | torch.Tensor | None
 
 
-def dice_loss(logits: torch.Tensor, targets: torch.Tensor, organelle_weights: Weights = None) -> torch.Tensor:
+def dice_loss(
+    logits: torch.Tensor, targets: torch.Tensor, organelle_weights: Weights = None, batch: bool = False
+) -> torch.Tensor:
     """Return 1 - (2 Σ p t + 1) / (Σ p + Σ t + 1), the mean over images and organelles.
 
     Parameters
@@ -31,6 +33,8 @@ def dice_loss(logits: torch.Tensor, targets: torch.Tensor, organelle_weights: We
     targets : (B, E, Y, X) float tensor
         In [0, 1]; NaN is left out. An image without annotated pixels of an organelle is left out of the mean.
     organelle_weights : (E,) floats, optional
+    batch : bool
+        Sum over the pixels of all images instead of each image's.
 
     Notes
     -----
@@ -47,10 +51,22 @@ def dice_loss(logits: torch.Tensor, targets: torch.Tensor, organelle_weights: We
     probability = torch.sigmoid(logits.float())
     if known is not None:
         probability = probability * known
-    overlap, total = (probability * targets).sum((2, 3)), (probability + targets).sum((2, 3))
-    losses = 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
+    pixels = (0, 2, 3) if batch else (2, 3)
+    overlap, total = (probability * targets).sum(pixels), (probability + targets).sum(pixels)
+    losses = (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).reshape(-1, logits.shape[1])
     present = None if known is None else known.flatten(2).any(2)
+    if batch and present is not None:
+        present = present.any(0, keepdim=True)
     return _mean(losses, present, organelle_weights)
+
+
+def batch_dice_loss(logits: torch.Tensor, targets: torch.Tensor, organelle_weights: Weights = None) -> torch.Tensor:
+    """Return the Dice loss of all images of a batch together; arguments as for `dice_loss`.
+
+    An organelle that most patches do not show is not taught to be nowhere, as it is where each empty patch counts as
+    much as a full one.
+    """
+    return dice_loss(logits, targets, organelle_weights, batch=True)
 
 
 def bce_loss(logits: torch.Tensor, targets: torch.Tensor, organelle_weights: Weights = None) -> torch.Tensor:
@@ -109,6 +125,7 @@ def paper_loss(logits: torch.Tensor, targets: torch.Tensor, organelle_weights: W
 
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor, Weights], torch.Tensor]] = {
     "dice": dice_loss,
+    "batch_dice": batch_dice_loss,
     "focal": focal_loss,
     "balanced_focal": balanced_focal_loss,
     "bce": bce_loss,

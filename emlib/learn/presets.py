@@ -42,7 +42,7 @@ _LAPTOP = Preset(
     architecture={"name": "experts-laptop"},
     patches=PatchSettings(size=256, stride=128, batch_size=8, sampling="random", balance=True),
     augment="light",
-    loss="dice+bce",
+    loss="batch_dice+bce",
     training=TrainSettings(epochs=40, optimizer="adamw", lr=3e-3, weight_decay=1e-2, warmup=0.05, ema=0.99, clip=5.0),
 )
 
@@ -57,7 +57,7 @@ PRESETS = {
             "expert_widths": (24, 32, 48, 64),
         },
         augment="strong",
-        training=replace(_LAPTOP.training, epochs=60, ema=0.998),
+        training=replace(_LAPTOP.training, epochs=20, ema=0.995),
     ),
     "paper": Preset(
         architecture={"name": "experts-paper"},

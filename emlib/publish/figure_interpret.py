@@ -61,7 +61,7 @@ def importance_figure(importance: pd.DataFrame, ranked_by: str, top_k: int, note
         "Each row is scaled to its largest value. All strips of a level have one order of channels: by "
         f"{NAMES[ranked_by]} over all experts. Dots: the {top_k} channels of each expert's top set, rows in order."
     )
-    page = Page(WIDTH, sum(heights) + 0.55, "Channel importance per expert and encoder level", note, subtitle)
+    page = Page(WIDTH, sum(heights) + 0.75, "Channel importance per expert and encoder level", note, subtitle)
     top_edge = 0.3
     for (level, measure, values, marks), height in zip(strips, heights, strict=True):
         kind = "deepest level" if level == deepest else "level"
@@ -146,11 +146,11 @@ def deletion_figure(curves: pd.DataFrame, areas: pd.DataFrame, note: str | None 
     wide = (WIDTH - 0.75 - MARGIN - gap * (across - 1)) / across
     subtitle = (
         "Solid: most important first; dashed: least important first. Grey: mean and 95 % of random orders. "
-        "Area: mean Dice along a curve."
+        "Area: mean Dice along a curve. Scales differ."
     )
-    page = Page(WIDTH, lines * (tall + 0.85) + 0.35, "Deletion curves at the deepest level", note, subtitle)
+    page = Page(WIDTH, lines * (tall + 1.3) + 0.35, "Deletion curves at the deepest level", note, subtitle)
     for i, expert in enumerate(experts):
-        axes = page.axes(0.75 + i % across * (wide + gap), 0.3 + i // across * (tall + 0.85), wide, tall)
+        axes = page.axes(0.75 + i % across * (wide + gap), 0.3 + i // across * (tall + 1.3), wide, tall)
         _deletion_panel(axes, curves[curves["expert"] == expert], areas[areas["expert"] == expert])
         axes.set_title(expert, fontsize=PANEL_PT, loc="left")
         axes.set_xlabel("channels set to zero", fontsize=TEXT_PT)
@@ -201,6 +201,8 @@ def _against_random(axes: Axes, rows: pd.DataFrame, expert: str) -> None:
         axes.plot([row.random_mean] * 2, [y - 0.25, y + 0.25], color=INK, linewidth=1)
         ring = {"markeredgecolor": INK, "markeredgewidth": 1.2} if row.of == expert else {"markeredgewidth": 0}
         axes.plot(row.value, y, "o", color=VERMILLION if row.p <= 0.05 else BLUE, markersize=6, **ring)
+    axes.use_sticky_edges = False  # bars would end at the frame
+    axes.margins(x=0.06)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
     axes.tick_params(labelsize=TEXT_PT)
@@ -212,16 +214,20 @@ def _deletion_panel(axes: Axes, curves: pd.DataFrame, areas: pd.DataFrame) -> No
     low, high = np.percentile(random, (2.5, 97.5), axis=1)
     axes.fill_between(random.index, low, high, color=GREY, alpha=0.4, linewidth=0)
     axes.plot(random.index, random.mean(axis=1), color=INK, linewidth=1)
-    words = [f"area at random {areas['random_mean'].iloc[0]:.3f}"]
+    words = [f"area at random: {areas['random_mean'].iloc[0]:.3f}"]
     for row in areas.itertuples():
         for direction, line in (("forward", "-"), ("reversed", "--")):
             one = curves[(curves["measure"] == row.measure) & (curves["direction"] == direction)]
             axes.plot(one["removed"], one["dice"], line, color=COLOURS.get(row.measure, PURPLE), linewidth=1.4)
-        words.append(f"{NAMES.get(row.measure, row.measure)} {row.area:.3f} (p {row.p:.3f})")
-    axes.set_ylim(-0.02, 1.02)
+        words.append(
+            f"{NAMES.get(row.measure, row.measure)}: {row.area:.3f}, p = {row.p:.3f}; reversed {row.area_reversed:.3f}"
+        )
+    low, high = curves["dice"].min(), curves["dice"].max()
+    slack = max(0.05 * (high - low), 0.02)
+    axes.set_ylim(low - slack, high + slack)
     axes.margins(x=0.01)
-    style = {"ha": "right", "va": "top", "fontsize": TEXT_PT - 1, "color": INK}
-    axes.text(0.98, 0.985, "\n".join(words), transform=axes.transAxes, **style)
+    style = {"ha": "left", "va": "top", "fontsize": TEXT_PT - 0.5, "color": INK}
+    axes.text(0, -0.19, "\n".join(words), transform=axes.transAxes, **style)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.tick_params(labelsize=TEXT_PT)
     axes.spines[["top", "right"]].set_visible(False)

@@ -98,11 +98,16 @@ def _venn(axes: Axes, tops: Mapping[str, frozenset[int]]) -> None:
     centres = dict(zip(tops, 0.62 * np.stack([np.cos(angles), np.sin(angles)], axis=1), strict=True))
     for (name, centre), colour in zip(centres.items(), (ORANGE, SKY, GREEN), strict=False):
         axes.add_patch(Circle(centre, 1.0, facecolor=colour, alpha=0.35, edgecolor=INK, linewidth=1))
-        outward = centre / np.hypot(*centre)
-        at = centre + outward * 1.13 if len(tops) == 3 else centre + np.array([0, 1.12])
-        align = "center" if len(tops) == 2 or abs(outward[0]) < 0.1 else ("right" if outward[0] < 0 else "left")
-        at = at if align == "center" else np.array([centre[0] + np.sign(outward[0]) * 0.9, centre[1] - 1.1])
-        axes.text(*at, name, ha=align, va="center", fontsize=PANEL_PT, fontweight="bold", color=INK)
+        above = len(tops) == 2 or centre[1] > 0
+        axes.text(
+            *(centre + np.array([0, 1.13 if above else -1.13])),
+            name,
+            ha="center",
+            va="center",
+            fontsize=PANEL_PT,
+            fontweight="bold",
+            color=INK,
+        )
     for names, number in regions(tops).items():
         middle = np.mean([centres[name] for name in names], axis=0)
         reach = {1: 1.75, 2: 1.65 if len(tops) == 3 else 0.0, 3: 0.0}[len(names)]
@@ -148,7 +153,7 @@ def _bars(axes: Axes, overlaps: pd.DataFrame) -> None:
         axes.barh(y, 4 * row.sd, left=row.expected - 2 * row.sd, height=0.5, color=GREY, alpha=0.45)
         axes.plot([row.expected] * 2, [y - 0.25, y + 0.25], color=INK, linewidth=1)
         colour = VERMILLION if row.p_more <= SIGNIFICANT else SKY if row.p_less <= SIGNIFICANT else BLUE
-        axes.plot(row.observed, y, "o", color=colour, markersize=6)
+        axes.plot(row.observed, y, "o", color=colour, markersize=6, clip_on=False)
         more = row.p_more <= row.p_less
         p = row.p_more if more else row.p_less
         text = f"{row.observed} vs {row.expected:.1f} ± {row.sd:.1f}, P({'≥' if more else '≤'}) = {p:.2g}"
@@ -156,6 +161,7 @@ def _bars(axes: Axes, overlaps: pd.DataFrame) -> None:
         names.append(f"only {row.experts}" if row.kind == "specific" else row.experts)
     box = axes.get_position()
     axes.set_position([box.x0, box.y0, box.width - 0.19, box.height])  # room for the figures at the right
+    axes.set_xlim(0, 1.06 * max(overlaps["observed"].max(), (overlaps["expected"] + 2 * overlaps["sd"]).max()))
     axes.set_ylim(len(overlaps) - 0.5, -0.5)
     short = [name if len(name) < 42 else f"{name[:40]} …" for name in names]
     axes.set_yticks(range(len(short)), short, fontsize=TEXT_PT)

@@ -80,7 +80,7 @@ def find_split(data_root: str | Path, domain: str, split: str, organelles: Itera
         )
     found = organelle_folders(str(folder))
     names = tuple(dict.fromkeys(found if organelles is None else organelles))
-    if organelles is None and not names:
+    if not found and (names or organelles is None):
         raise UserError(f"{folder} has no masks; put those of each organelle in a folder beside {RAW}")
     for name in names:
         if name not in found:
