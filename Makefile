@@ -3,11 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test test-gui lint format clean
+.PHONY: demo train-quick test test-gui lint format clean
 
 demo: $(VENV)/.core
 	$(PY) run_pipeline.py --dataset sample://phantom --outdir outputs/demo
 	@echo "open outputs/demo/report.html"
+
+# Seven minutes of training from scratch on drosophila-vnc, then its test; needs the data (fetch_data.py drosophila-vnc).
+train-quick: $(VENV)/.learn
+	$(PY) train.py --domain drosophila-vnc --time_budget 7 --out_path models/quick/model.pth
+	$(PY) test.py --domain drosophila-vnc --model_path models/quick/model.pth --outdir outputs/quick
 
 test: $(VENV)/.dev
 	$(PY) -m pytest -m "not gui"
@@ -34,7 +39,11 @@ $(VENV)/.core: requirements-core.txt | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-core.txt
 	touch $@
 
-$(VENV)/.dev: requirements.txt requirements-dev.txt pyproject.toml $(VENV)/.core | $(PY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+$(VENV)/.learn: requirements.txt $(VENV)/.core | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt pyproject.toml $(VENV)/.learn | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@

@@ -7,7 +7,7 @@ Section 00 of drosophila-vnc test (1024 × 1024), or noise of that size where it
 since time does not depend on them. Same process, medians.
 
 - prototype: the paper's network, float32, contiguous; patches of 256 px at stride 128 in batches of 8, as MExConn tests
-- paper, laptop: `emlib.learn.inference.predict_section`, the whole section in blended tiles; with --precision bf16 too
+- paper, laptop: as test.py predicts, the whole section in blended tiles, channels last; --precision bf16 where it pays
 - scores of test.py: all patches of three sections and organelles, against scikit-learn called for each patch; this part
   is that of benchmarks/masks.py, which measures more
 """
@@ -83,12 +83,13 @@ def time_networks(args, section: np.ndarray) -> None:
     from emlib.learn.presets import PRESETS
 
     torch.manual_seed(0)
-    models = {
-        name: build_model({**PRESETS[name].architecture, "organelles": ORGANELLES}).to(args.device).eval()
-        for name in ("paper", "laptop")
-    }
-    tiles = TileSettings(precision=args.precision)
-    rows = [("prototype: 256 px patches, stride 128", lambda: by_patches(models["paper"], section, args.device))]
+
+    def build(name):
+        return build_model({**PRESETS[name].architecture, "organelles": ORGANELLES}).to(args.device).eval()
+
+    prototype, tiles = build("paper"), TileSettings(precision=args.precision)
+    models = {name: build(name).to(memory_format=torch.channels_last) for name in ("paper", "laptop")}
+    rows = [("prototype: 256 px patches, stride 128", lambda: by_patches(prototype, section, args.device))]
     for name, model in models.items():
         call = lambda model=model: predict_section(model, section, Normalisation(), tiles, args.device)  # noqa: E731
         rows.append((f"{name}: whole section in tiles", call))

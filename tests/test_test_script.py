@@ -133,6 +133,7 @@ def test_scores_are_those_of_the_masks_of_a_trained_network(data):
     architecture = {"name": "experts-paper", "organelles": list(NAMES), "widths": [4, 8]}
     about = {"normalisation": Normalisation(0.3, 0.5), "voxel_size_nm": None, "metrics": {}, "settings": {}}
     save_checkpoint(data / "random.pth", model, architecture=architecture, **about)
+    model.to(memory_format=torch.channels_last)
     truth, found = [], []
     for name in SECTIONS:
         folder = data / "data/my-tissue/test"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from emlib.errors import UserError
@@ -109,7 +110,7 @@ def test_model(
     found = find_split(data_root, domain, split, organelles)
     checkpoint = load_checkpoint(model_path, where, organelles=organelles)
     found = _in_common(found, checkpoint, organelles, lines.append)
-    lines += check_splits([found])
+    lines += [f"warning: {line}" for line in check_splits([found])]
     voxel_size_nm = _voxel_size(voxel_size, checkpoint, domain, lines.append)
     outputs = Outputs(outdir)
     run = _Run(checkpoint, found, threshold, outputs, voxel_size_nm, save_probabilities, _synthetic(found))
@@ -153,9 +154,8 @@ class _Run:
         checkpoint = self.checkpoint
         experts = {name: checkpoint.organelles.index(name) for name in self.split.organelles}
         masks: Masks = {name: ([], []) for name in experts}
-        predictions = predict_sections(
-            checkpoint.model, sections, checkpoint.normalisation, tiles, device, progress=progress
-        )
+        model = checkpoint.model.to(memory_format=torch.channels_last)  # a CPU takes two thirds of the time
+        predictions = predict_sections(model, sections, checkpoint.normalisation, tiles, device, progress=progress)
         for index, probabilities in enumerate(predictions):
             truth = sections.masks(index)
             both = {
