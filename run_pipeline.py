@@ -5,6 +5,7 @@ python run_pipeline.py --dataset stack.tif --voxel_size 40 4 4 --cutout 512 512 
 """
 
 import sys
+from contextlib import nullcontext
 
 from emlib.runs import cli
 
@@ -70,7 +71,8 @@ def main(argv=None):
         seed=args.seed,
         fallback=not args.no_fallback,
         network_timeout_s=args.network_timeout,
-        resolution=args.resolution,
+        resolution=cli.boss_resolution(args),
+        refresh=args.refresh,
         boss_config=args.boss_config,
         until=args.until or "publish",
         save_minimal=args.save_minimal,
@@ -88,14 +90,15 @@ def main(argv=None):
     if args.rerun is not None:
         again = pipeline.recall(args.rerun, outdir, settings)
         settings, outdir = again.settings, again.folder
-    pipeline.announce(settings, again, force=args.force, quiet=args.quiet)
     how = {"command": cli.command_line(), "quiet": args.quiet, "resume": args.resume}
-    if args.cutouts:
-        cutouts = pipeline.run_cutouts(settings, args.cutouts, outdir, **how)
-        lines, code = pipeline.cutout_lines(cutouts, outdir), 2 if any(cutout.error for cutout in cutouts) else 0
-    else:
-        run = pipeline.run_pipeline(settings, outdir, **how)
-        lines, code = pipeline.report_lines(run) + ([again.verdict()] if again else []), 0
+    with again.place() if again else nullcontext():
+        pipeline.announce(settings, again, force=args.force, quiet=args.quiet)
+        if args.cutouts:
+            cutouts = pipeline.run_cutouts(settings, args.cutouts, outdir, **how)
+            lines, code = pipeline.cutout_lines(cutouts, outdir), 2 if any(cutout.error for cutout in cutouts) else 0
+        else:
+            run = pipeline.run_pipeline(settings, outdir, **how)
+            lines, code = pipeline.report_lines(run) + ([again.verdict()] if again else []), 0
     if not args.quiet:
         print(*lines, sep="\n")
     return code

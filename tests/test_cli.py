@@ -1,9 +1,12 @@
 """Flags, configuration files, settings by name, and how errors end."""
 
 import argparse
+import os
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,8 @@ from emlib.errors import UserError
 from emlib.runs import cli
 from emlib.runs.settings import listing, override
 from emlib.threads import get_threads, set_threads
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def parser():
@@ -38,6 +43,13 @@ def test_flags_accept_both_spellings(argv):
         (["--min_score", "high"], "argument --min_score: invalid float value: 'high'"),
         (["--cutouts", "3"], "unrecognized arguments: --cutouts 3"),
         (["--threads", "0"], "argument --threads: must be above 0, got 0"),
+        (["--seed", "-1"], "argument --seed: must be from 0 to 9223372036854775807 (2^63 - 1), got -1"),
+        (["--seed", "9" * 24], "argument --seed: must be from 0 to 9223372036854775807"),
+        (["--seed", "1.5"], "argument --seed: invalid seed value: '1.5'"),
+        (["--outdir", ""], "argument --outdir: the value is empty; give one, or leave the flag out"),
+        (["--outdir="], "argument --outdir: the value is empty"),
+        (["--config", " "], "argument --config: the value is empty"),
+        (["--cutout", "8", "", "8"], "argument --cutout: the value is empty"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(argv, message, capsys):
@@ -111,6 +123,56 @@ def test_errors_end_in_one_line(error, code, line):
 def test_a_bug_still_crashes_loudly():
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *(("run_pipeline.py", flag, "") for flag in ("--list", "--dataset", "--truth", "--truth_synapses")),
+        *(("run_pipeline.py", flag, "") for flag in ("--boss_config", "--outdir", "--labels", "--boundaries")),
+        *(("run_pipeline.py", flag, "") for flag in ("--show", "--rerun", "--config", "--set")),
+        *(("fetch_data.py", "phantom", flag, "") for flag in ("--output", "--from", "--mirror")),
+        ("fetch_data.py", ""),
+        ("evaluate.py", "graph", "--pred", "", "--truth", "a.csv"),
+        ("evaluate.py", "segmentation", "--pred", "a.npy", "--truth", ""),
+    ],
+)
+def test_an_empty_value_is_refused_by_every_script(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script = runpy.run_path(str(ROOT / argv[0]))
+    with pytest.raises(SystemExit) as stop:
+        script["main"](argv[1:])
+    text = capsys.readouterr().err
+    assert stop.value.code == 2 and text.count("\n") == 1 and "the value is empty" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_value_in_a_configuration_is_refused(tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text("outdir: ''")
+    with pytest.raises(SystemExit):
+        cli.parse(parser(), ["--config", str(config)])
+    assert "argument --outdir: the value is empty" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_configuration_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.yaml")
+    with pytest.raises(UserError, match=r"run\.yaml is no file; name a YAML file"):
+        cli.parse(parser(), ["--config", str(tmp_path / "run.yaml")])
+
+
+def test_a_script_may_have_other_names_for_what_helps(capsys):
+    def fails(error):
+        def main():
+            raise error
+
+        return main
+
+    assert cli.run(fails(UserError("cannot write x; choose another --outdir")), outdir="--output") == 2
+    assert capsys.readouterr().err == "error: cannot write x; choose another --output\n"
+    assert cli.run(fails(MemoryError("9 GiB")), smaller="ask for a smaller --shape") == 2
+    assert capsys.readouterr().err == "error: out of memory (9 GiB); ask for a smaller --shape\n"
 
 
 @dataclass(frozen=True)

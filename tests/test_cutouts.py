@@ -12,30 +12,24 @@ import pytest
 from emlib.errors import UserError
 from emlib.pipeline import PipelineSettings, cutouts
 from emlib.pipeline.cutouts import Cutout, cutout_lines, run_cutouts, statistics
+from emlib.pipeline.steps import PHANTOM_URI
 from emlib.runs import cli
 from emlib.runs.history import read_runs
+from emlib.volumes.places import spread_places
 from emlib.volumes.tiff import write_tiff
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def starts(shape, size, seed):
-    """First voxel of the cutout that a seed chooses: the centre, moved by up to 5 %, written down a second time."""
-    jitter = np.random.default_rng(seed).uniform(-0.05, 0.05, 3) * shape
-    return [round((n - s) / 2 + j) for n, s, j in zip(shape, size, jitter, strict=True)]
-
-
 @pytest.fixture
 def half_empty(tmp_path):
-    """A volume whose left part is of one grey, so that cutouts there fail; and two seeds, one good and one bad."""
-    shape, size = (12, 80, 400), (4, 32, 32)
+    """A volume of one grey where the second of three cutouts goes."""
+    shape, size, seed = (12, 80, 400), (4, 32, 32), 3
+    places = spread_places(shape, size, 3, seed)
     em = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
-    at = {seed: starts(shape, size, seed)[2] for seed in range(40)}
-    # The plain part ends where the cutout of the second seed ends, and the others begin to the right of it.
-    seed = next(s for s in range(1, 39) if at[s] < min(at[s - 1], at[s + 1]))
-    em[:, :, : at[seed] + 32] = 7
+    em[tuple(slice(first, first + n) for first, n in zip(places[1], size, strict=True))] = 7
     write_tiff(tmp_path / "em.tif", em, (40, 8, 8))
-    return tmp_path / "em.tif", seed - 1, size, shape
+    return tmp_path / "em.tif", seed, size, places
 
 
 def call(monkeypatch, capsys, *argv):
@@ -50,7 +44,7 @@ def call(monkeypatch, capsys, *argv):
 
 
 def test_one_that_fails_is_named_and_the_others_run(half_empty, tmp_path, monkeypatch, capsys):
-    path, seed, size, shape = half_empty
+    path, seed, size, places = half_empty
     out = tmp_path / "out"
     flags = ["--cutout", *reversed(size), "--seed", seed, "--until", "preprocess", "--outdir", out]
     code, text, err = call(monkeypatch, capsys, "--dataset", path, *flags, "--cutouts", 3)
@@ -59,7 +53,7 @@ def test_one_that_fails_is_named_and_the_others_run(half_empty, tmp_path, monkey
     assert "1 of 3 cutouts failed: cutout_01" in text and "cutout_02 (seed" in text
     for index in (0, 2):
         sidecar = json.loads((out / f"cutout_{index:02d}/data/em_cutout_u8_zyx.json").read_text())
-        assert sidecar["offset"] == starts(shape, size, seed + index) and sidecar["seed"] == seed + index
+        assert sidecar["offset"] == list(places[index]) and sidecar["seed"] == seed + index
     runs = read_runs(out)
     assert sorted((run["folder"].name, run["status"]) for run in runs) == [
         *[("cutout_00", "done"), ("cutout_01", "failed"), ("cutout_02", "done")]
@@ -72,6 +66,11 @@ def test_without_one_that_came_through_there_is_no_table(tmp_path, monkeypatch, 
     code, text, err = call(
         monkeypatch, capsys, "--dataset", tmp_path / "absent.tif", "--cutouts", 2, "--outdir", tmp_path / "out"
     )
+    assert code == 2 and err.count("no such file") == err.count("\n") == 1 and "cutout_" not in text
+    em = np.random.default_rng(0).integers(0, 255, (8, 64, 64), dtype=np.uint8)
+    write_tiff(tmp_path / "em.tif", em, (40, 8, 8))
+    flags = ["--dataset", tmp_path / "em.tif", "--cutout", 32, 32, 8, "--truth", tmp_path / "absent.tif"]
+    code, text, err = call(monkeypatch, capsys, *flags, "--cutouts", 2, "--outdir", tmp_path / "out")
     assert code == 2 and err.count("no such file") == 2 and "2 of 2 cutouts failed" in text
     assert not list(tmp_path.rglob("cutouts.*"))
 
@@ -91,7 +90,7 @@ class Fake:
 def fake_runs(monkeypatch):
     """Runs that take no time, and fail at seed 13 (a bug), 14 (a user's mistake) and 15 (memory)."""
 
-    def run(settings, outdir, *, quiet, **options):
+    def run(settings, outdir, **options):
         for seed, error in ((13, ZeroDivisionError("bug")), (14, UserError("mistake")), (15, MemoryError("9 GiB"))):
             if settings.seed == seed:
                 raise error
@@ -102,7 +101,7 @@ def fake_runs(monkeypatch):
 
 
 def test_mean_and_sd_are_those_of_the_cutouts(fake_runs, tmp_path, capsys):
-    settings = PipelineSettings(seed=5)
+    settings = PipelineSettings(seed=5, dataset=PHANTOM_URI)
     done = run_cutouts(settings, 4, tmp_path / "a")
     run_cutouts(settings, 4, tmp_path / "b", quiet=True)
     neurites = [int(np.random.default_rng(seed).integers(100)) for seed in (5, 6, 7, 8)]
@@ -121,7 +120,7 @@ def test_mean_and_sd_are_those_of_the_cutouts(fake_runs, tmp_path, capsys):
 
 
 def test_whatever_goes_wrong_with_one_the_others_count(fake_runs, tmp_path, capsys):
-    done = run_cutouts(PipelineSettings(seed=12), 5, tmp_path)
+    done = run_cutouts(PipelineSettings(seed=12, dataset=PHANTOM_URI), 5, tmp_path)
     assert [bool(cutout.error) for cutout in done] == [False, True, True, True, False]
     err = capsys.readouterr().err
     assert "Traceback" in err and "cutout_01 (seed 13): ZeroDivisionError: bug" in err

@@ -302,7 +302,7 @@ def test_mistakes_in_values(data, tmp_path, run_script):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--seed", -1], "--seed: must be at least 0, got -1"),
+        (["--seed", -1], "--seed: must be from 0 to 9223372036854775807"),
         (["--min_object_nm2", -5], "--min_object_nm2: must be at least 0, got -5"),
         (["--min_object_nm2", "nan"], "--min_object_nm2: must be at least 0, got nan"),
         (["--min_object_nm2", 100], "--min_object_nm2 needs the size of a pixel; give --voxel_size"),

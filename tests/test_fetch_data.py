@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import os
 import socket
 import threading
 from dataclasses import replace
@@ -22,8 +23,9 @@ from emlib.runs.catalogue.dataset import DataSet, Piece, array_sha256
 from emlib.runs.catalogue.layout import SOURCE_NOTE, check_layout, find_fault
 from emlib.runs.downloading import SCRATCH
 from emlib.runs.fetching import fetch
+from emlib.volumes import phantom_files
 from emlib.volumes.open import open_volume
-from emlib.volumes.phantom_files import domain_settings, split_sections, write_domain
+from emlib.volumes.phantom_files import domain_settings, phantom_settings, split_sections, write_domain, write_phantom
 
 RNG = np.random.default_rng(0)
 IMAGES = {
@@ -213,6 +215,26 @@ def copy(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     return tmp_path / "store"
+
+
+def test_what_a_killed_fetch_left_half_written_goes(tmp_path, serve, copy):
+    folders = [tmp_path / "out" / inside for inside in ("", "train/raw", "train/masks")]
+    left = [folder / ".00.tmp999999999-0123abcd.png" for folder in folders]
+    running = folders[1] / f".01.tmp{os.getppid()}-0123abcd.png"
+    for path in (*left, running):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    fetch(TINY, tmp_path / "out", local=copy)
+    assert running.exists() and not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("more", [[], ["--domain"]])
+def test_what_a_killed_phantom_left_half_written_goes(tmp_path, more, run_script):
+    left = tmp_path / "out" / ".train.tmp999999999-0123abcd"
+    (left / "raw").mkdir(parents=True)
+    shape = ["--shape", "64", "64", "8"]
+    done = run_script("fetch_data.py", "phantom", *shape, *more, "--output", tmp_path / "out")
+    assert done.returncode == 0 and not left.exists(), done.stderr
 
 
 @pytest.mark.parametrize("inner", ["", "tiny"])
@@ -476,3 +498,68 @@ def test_the_phantom_does_not_overwrite_other_data(tmp_path):
     settings = domain_settings((32, 32, 3), None, 0)
     assert "holds other data; name an empty folder" in one_line(write_domain, settings, tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "train"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "em_u8_zyx.tif", "notes.txt"])
+def test_the_volume_of_the_phantom_does_not_overwrite_other_data(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    settings = phantom_settings((32, 32, 3), None, 0)
+    assert "holds other data; name an empty folder" in one_line(write_phantom, settings, tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_one_kind_of_phantom_does_not_overwrite_the_other(tmp_path):
+    write_phantom(phantom_settings((32, 32, 3), None, 0), tmp_path / "volume")
+    assert "holds other data" in one_line(write_domain, domain_settings((32, 32, 3), None, 0), tmp_path / "volume")
+    write_domain(domain_settings((32, 32, 3), None, 0), tmp_path / "sections")
+    assert "holds other data" in one_line(write_phantom, phantom_settings((32, 32, 3), None, 0), tmp_path / "sections")
+
+
+def test_an_earlier_phantom_is_replaced_also_one_cut_short(tmp_path, monkeypatch):
+    (tmp_path / "Thumbs.db").touch()
+    first = write_phantom(phantom_settings((32, 32, 3), None, 0), tmp_path)
+    before = {path: path.read_bytes() for path in first}
+    write_phantom(phantom_settings((32, 32, 3), None, 1), tmp_path)
+    assert (tmp_path / "em_u8_zyx.tif").read_bytes() != before[tmp_path / "em_u8_zyx.tif"]
+    with monkeypatch.context() as broken:
+        broken.setattr(phantom_files, "write_tiff", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_phantom(phantom_settings((32, 32, 3), None, 0), tmp_path / "new")
+    for folder in (tmp_path, tmp_path / "new"):
+        again = write_phantom(phantom_settings((32, 32, 3), None, 0), folder)
+        assert [path.read_bytes() for path in again[:-1]] == [before[path] for path in first[:-1]]
+
+
+def test_errors_of_the_phantom_have_the_order_of_the_flag():
+    for shape, says in (
+        ((4, 32, 5), "sections must be at least 8 voxels wide, got shape 4 32 5 (x y z)"),
+        ((32, 16, 0), "shape must be three whole numbers of at least 1, got 32 16 0 (x y z)"),
+        ((9999, 8888, 777), "shape 9999 8888 777 (x y z) of (40.0, 8.0, 8.0) nm voxels"),
+    ):
+        assert says in one_line(phantom_settings, shape, None, 0)
+
+
+def test_files_that_windows_leaves_do_no_harm_and_no_pipe_is_called_missing(tmp_path, copy):
+    for name in ("Thumbs.db", "train/raw/desktop.ini"):
+        (copy / "tiny" / name).touch()
+    check_layout(TINY, copy / "tiny")
+    if not hasattr(os, "mkfifo"):
+        return
+    piece = copy / "tiny/train/raw/00.png"
+    piece.unlink()
+    os.mkfifo(piece)
+    assert f"{piece} is no file" in one_line(fetch, TINY, tmp_path / "out", local=copy)
+
+
+def test_errors_name_the_flag_of_this_script(tmp_path, run_script):
+    (tmp_path / "file").touch()
+    done = run_script("fetch_data.py", "phantom", "--shape", 32, 32, 3, "--output", tmp_path / "file" / "below")
+    assert done.returncode == 2 and "--outdir" not in done.stderr and "another --output" in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_equal_commands_give_equal_files(tmp_path):
+    """Also those that are written as OME-TIFF, whose identifier is otherwise drawn from the clock."""
+    settings = phantom_settings((32, 32, 3), None, 4)
+    first, second = ([path.read_bytes() for path in write_phantom(settings, tmp_path)] for _ in range(2))
+    assert first == second

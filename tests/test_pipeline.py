@@ -194,6 +194,9 @@ def test_enter_in_the_middle_with_labels_and_boundaries(pipeline, tmp_path):
     assert code == 0 and out == ""
     assert np.array_equal(np.load(tmp_path / "a/data/neurite_labels_i32_zyx.npy"), labels)
     assert not (tmp_path / "a/data/boundaries_f16_zyx.npy").exists()
+    np.save(tmp_path / "labels.npy", np.where(labels == 7, 2**40, labels.astype(np.int64)))
+    code, _, _ = pipeline(*base, "--labels", tmp_path / "labels.npy", "--outdir", tmp_path / "huge")
+    assert code == 0, "an id of any size is an id"
     code, _, _ = pipeline(*base, "--boundaries", tmp_path / "wall.npy", "--outdir", tmp_path / "b")
     assert code == 0
     found = np.load(tmp_path / "b/data/neurite_labels_i32_zyx.npy")

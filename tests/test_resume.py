@@ -335,6 +335,45 @@ def test_folders_are_inputs_too(tmp_path):
     assert first != second != dependence(chosen, "cutout")
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_input_that_changes_in_its_content_alone_has_changed(folder, tmp_path):
+    """Of the same size and the same time; and one that is only touched has not."""
+    file = tmp_path / ("stack/z0.png" if folder else "em.npy")
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"12")
+    chosen = settings(dataset=str(file.parent if folder else file))
+    first, times = dependence(chosen, "cutout"), (0, file.stat().st_mtime_ns)
+    file.write_bytes(b"21")
+    os.utime(file, ns=times)
+    assert dependence(chosen, "cutout") != first
+    file.write_bytes(b"12")
+    os.utime(file, ns=(0, 0))
+    assert dependence(chosen, "cutout") == first
+
+
+def test_sections_that_change_their_folders_have_changed(tmp_path):
+    for name, content in (("a/z0.png", b"1"), ("b/z0.png", b"2")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
+    chosen = settings(dataset=str(tmp_path))
+    first = dependence(chosen, "cutout")
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert dependence(chosen, "cutout") != first
+
+
+def test_of_what_is_large_size_and_time_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("emlib.pipeline.dependence.MOST_BYTES", 3)
+    (tmp_path / "a").write_bytes(b"12")
+    (tmp_path / "b").write_bytes(b"34")  # does not fit any more
+    chosen, times = settings(dataset=str(tmp_path)), (0, (tmp_path / "b").stat().st_mtime_ns)
+    first = dependence(chosen, "cutout")
+    (tmp_path / "b").write_bytes(b"43")
+    os.utime(tmp_path / "b", ns=times)
+    assert dependence(chosen, "cutout") == first
+    os.utime(tmp_path / "b", ns=(0, 0))
+    assert dependence(chosen, "cutout") != first
+
+
 def test_another_version_of_the_code_starts_afresh(runs, tissue, tmp_path):
     what = "made by another version of emlib or its libraries"
     assert runs(tissue, tmp_path / "run", mishap=("_die_after", "graph"))[0] == -signal.SIGKILL

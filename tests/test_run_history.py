@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import platform
 import re
 import shutil
 import sqlite3
@@ -15,9 +17,9 @@ import numpy as np
 import pytest
 
 from emlib.errors import UserError
-from emlib.pipeline import PipelineSettings, announce, defaults
+from emlib.pipeline import STAGES, PipelineSettings, announce, defaults, run_pipeline
 from emlib.pipeline.rerun import checksums, recall
-from emlib.pipeline.settings import settings_of_record
+from emlib.pipeline.settings import UNTIL, settings_of_record
 from emlib.runs import history, runlog
 from emlib.runs.artefacts import plain
 from emlib.runs.history import changed, find_run, headline, read_runs
@@ -202,11 +204,22 @@ def test_show_tells_everything(outdir):
 
 
 def test_export_is_a_table_of_all_runs(outdir):
-    rows = list(csv.DictReader(io.StringIO("\n".join(answer(outdir, defaults(), export="csv")))))
+    (text,) = answer(outdir, defaults(), export="csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
     done = next(row for row in rows if row["status"] == "done")
     assert len(rows) == 3 and (done["voi"], done["neurites"], done["edge_f1"]) == ("1.25", "12", "")
     assert json.loads(done["settings_changed"]) == {"seed": 3}
     assert next(row for row in rows if row["status"] == "failed")["error"] == "UserError: no such file"
+
+
+@pytest.mark.parametrize("odd", ["a\x85b", "a\x0cb", "a\u2028b", "a\r\nb", "a\nb", "a\rb", 'a,"b"', "a\x1cb"])
+def test_whatever_a_value_holds_the_export_reads_back(odd, tmp_path, pipeline):
+    (tmp_path / "runs").mkdir()
+    log = RunLog(tmp_path / "runs", defaults(), command=odd)
+    log.update(status="failed", error=odd)
+    _, out, _ = pipeline("--export", "csv", "--outdir", tmp_path)
+    (row,) = csv.DictReader(io.StringIO(out, newline=""))
+    assert (row["command"], row["error"], row["status"]) == (odd, odd, "failed")
 
 
 def test_runs_are_found_by_the_beginning_of_their_id():
@@ -230,12 +243,164 @@ def test_settings_come_back_from_their_record():
     settings = PipelineSettings(dataset="a", cutout_xyz=(9, 8, 7), offset_xyz=(1, 2, 3), voxel_size_nm=(4.0, 5.0, 6.0))
     record = json.loads(json.dumps(plain(settings)))
     assert settings_of_record(record) == settings
-    del record["aligned_dtype"], record["stages"]["graph"]
+    del record["refresh"], record["stages"]["graph"]["min_score"]
     assert settings_of_record(record) == settings, "what an older record lacks has its default"
-    with pytest.raises(UserError, match=r"setting stages.graph.colour and this emlib has none"):
-        settings_of_record({"stages": {"graph": {"colour": 1}}})
-    with pytest.raises(UserError, match="the record is damaged: stages should hold settings, not 3"):
-        settings_of_record({"stages": 3})
+    assert UNTIL == STAGES and settings_of_record(USUAL) == PipelineSettings()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("stages.graph.colour", 1, "setting stages.graph.colour and this emlib has none"),
+        ("stages", 3, "the record is damaged: stages should hold settings, not 3"),
+        ("cutout_xyz", "x", "the record is damaged: cutout_xyz is 'x', which it cannot be"),
+        ("cutout_xyz", None, "cutout_xyz is 'None'"),
+        ("cutout_xyz", ["a", 2, 3], "cutout_xyz is"),
+        ("cutout_xyz", [8, 8], "cutout_xyz is"),
+        ("cutout_xyz", [8, 8, 0], "cutout_xyz has a value that no run can have"),
+        ("voxel_size_nm", [8, 8, -1], "voxel_size_nm has a value that no run can have"),
+        ("voxel_size_nm", [8, 8, float("nan")], "voxel_size_nm is"),
+        ("seed", "x", "seed is 'x'"),
+        ("seed", True, "seed is 'True'"),
+        ("seed", 2**63, "seed is"),
+        ("seed", -1, "seed has a value"),
+        ("network_timeout_s", 0, "network_timeout_s has a value"),
+        ("dataset", 5, "dataset is '5'"),
+        ("until", "lunch", "until has a value"),
+        ("aligned_dtype", "int8", "aligned_dtype has a value"),
+        ("stages.segment.segmenter", "zz", "stages.segment.segmenter has a value"),
+        ("stages.segment.multicut.bias", "zz", "stages.segment.multicut.bias is 'zz'"),
+        ("stages.synapses.grain_nm", [1], "stages.synapses.grain_nm is"),
+    ],
+)
+def test_a_damaged_record_is_one_line_and_runs_nothing(path, value, says):
+    record = json.loads(json.dumps(USUAL))
+    *above, name = path.split(".")
+    place = record
+    for part in above:
+        place = place[part]
+    place[name] = value
+    with pytest.raises(UserError, match=re.escape(says)):
+        settings_of_record(record)
+
+
+@pytest.mark.parametrize("lost", ["dataset", "seed", "cutout_xyz", "stages", "stages.graph"])
+def test_a_record_that_is_not_whole_is_not_filled_up_with_defaults(lost, outdir, command):
+    with pytest.raises(UserError, match="the record is damaged: it lacks"):
+        settings_of_record({})
+    statement = f"UPDATE runs SET settings = json_remove(settings, '$.{lost}') WHERE status = 'done'"
+    edit(outdir, statement)
+    done = next(run["run_id"] for run in read_runs(outdir) if run["status"] == "done")
+    code, _, err = command("--rerun", done, "--outdir", outdir)
+    assert code == 2 and err == f"error: the record is damaged: it lacks {lost}; it cannot be repeated\n"
+
+
+ODD = (
+    *("[1]", '{"a":"x","b":2}', '"x"', "5", "null", "{", '{"a":{}}', '{"a":NaN}', '{"a":Infinity}', '{"a":[[{}]]}'),
+    *(
+        '{"pid":99999999999999999999}',
+        '{"host":5,"pid":-1}',
+        '{"dataset":[5]}',
+        '{"a":"\\udc80"}',
+        "[" * 900 + "]" * 900,
+    ),
+    *('{"a":' * 900 + "1" + "}" * 900, '{"scores":{"segmentation":[1]}}', b"\xff\x00", "", 5, -1.5, 2**62, None),
+)
+
+
+@pytest.mark.parametrize("column", [name for name in COLUMNS if name != "run_id"])
+def test_one_odd_cell_does_not_hide_the_other_runs(column, outdir, tmp_path):
+    """Whatever SQLite can hold, in any column of a run that is done and of one on record as running."""
+    host = json.dumps(platform.node())
+    ids = [run["run_id"] for run in read_runs(outdir)]
+    for odd in ODD:
+        value = odd.replace('{"pid"', f'{{"host":{host},"pid"') if isinstance(odd, str) else odd
+        if value is None and column == "status":
+            continue  # which the schema refuses
+        with closing(sqlite3.connect(outdir / "runs" / FILE, isolation_level=None)) as db:
+            kept = db.execute(f"SELECT run_id, {column} FROM runs").fetchall()
+            db.execute(f"UPDATE runs SET {column} = ?", (value,))
+            assert sorted(run["run_id"] for run in read_runs(outdir)) == sorted(ids), odd
+            for question in ({}, {"export": "csv"}, *({"show": run_id} for run_id in ids)):
+                "\n".join(answer(outdir, defaults(), **question)).encode("utf-8")
+            db.executemany(f"UPDATE runs SET {column} = ? WHERE run_id = ?", [(old, name) for name, old in kept])
+
+
+def test_a_log_of_0_bytes_is_told(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    path = tmp_path / "runs" / FILE
+    path.touch()
+    with pytest.raises(UserError, match="no runs yet"):
+        read_runs(tmp_path)
+    warning = (
+        f"warning: the run log {path} has 0 bytes; what it may have held is lost, and the next run begins it anew\n"
+    )
+    assert capsys.readouterr().err == warning
+    logged(tmp_path / "runs", USUAL, "x")
+    assert capsys.readouterr().err == warning
+    assert len(read_runs(tmp_path)) == 1 and capsys.readouterr().err == ""
+
+
+def finished_run(outdir, **told):
+    """Files of the run that is done in ``outdir``, with the record that a run leaves of them."""
+    run = next(run for run in read_runs(outdir) if run["status"] == "done")
+    (outdir / "tables").mkdir()
+    (outdir / "tables/graph_edges.csv").write_text("source,target\n")
+    record = {"run_id": run["run_id"], "basis": {}, "files": checksums(outdir), **told}
+    (outdir / "runs/finished.json").write_text(json.dumps(record))
+    return run
+
+
+def after(outdir, settings, status="failed"):
+    """A later run in the same folder that did not end well."""
+    log = logged(outdir / "runs", settings, "x")
+    log.update(status=status)
+    edit(outdir, "UPDATE runs SET started = '2999-01-01T00:00:00+00:00' WHERE run_id = ?", (log.run_id,))
+    return log.run_id
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted", "killed"])
+def test_a_repeat_that_failed_does_not_cost_the_comparison(outdir, status):
+    run = finished_run(outdir)
+    failed = after(outdir, run["settings"], status)
+    for name in ("last", failed, run["run_id"]):
+        again = recall(name, outdir)
+        assert (again.run_id, again.checksums) == (run["run_id"], checksums(outdir)), name
+    assert again.verdict() == f"repeated {run['run_id']}: the same bytes in all 1 files of data/ and tables/"
+    (outdir / "tables/graph_edges.csv").write_text("half of it")
+    again = recall("last", outdir)
+    assert (again.run_id, again.checksums) == (failed, None), "the run that failed had written"
+
+
+def test_a_failed_run_of_other_settings_is_not_compared_with_what_lies_there(outdir):
+    finished_run(outdir)
+    failed = after(outdir, {**USUAL, "seed": 99})
+    again = recall("last", outdir)
+    assert (again.run_id, again.settings.seed, again.checksums) == (failed, 99, None)
+
+
+def test_a_repeat_from_another_folder_finds_the_files(outdir, tmp_path, monkeypatch):
+    """Relative paths begin in the folder that the run was started in, and so do those of its repeat."""
+    place, here = tmp_path / "there", tmp_path / "here"
+    for folder in (place, here):
+        folder.mkdir()
+    edit(outdir, "UPDATE runs SET environment = json_set(environment, '$.folder', ?)", (str(place),))
+    edit(outdir, "UPDATE runs SET settings = json_set(settings, '$.dataset', 'em.npy') WHERE status = 'done'")
+    done = next(run["run_id"] for run in read_runs(outdir) if run["status"] == "done")
+    monkeypatch.chdir(here)
+    again = recall(done, Path(os.path.relpath(outdir)))
+    assert again.settings.dataset == "em.npy" and again.folder == outdir.resolve() and again.warning() is None
+    with again.place():
+        assert Path.cwd() == place.resolve()
+    assert Path.cwd() == here.resolve()
+    monkeypatch.chdir(place)
+    assert recall(done, outdir).started_in is None
+    monkeypatch.chdir(here)
+    place.rmdir()
+    again = recall(done, outdir)
+    assert again.started_in is None and f"folder it is started in {place}, now {here}" in again.warning()
+    edit(outdir, "UPDATE runs SET settings = json_set(settings, '$.dataset', 'sample://phantom')")
+    assert recall(done, outdir).warning() is None
 
 
 def test_bad_questions_are_one_line(command, outdir, tmp_path):
@@ -302,3 +467,24 @@ def test_the_files_of_another_run_are_not_compared(outdir):
     edit(outdir, "UPDATE runs SET started = '2020-01-01T00:00:00+00:00' WHERE status = 'done'")
     again = recall(done, outdir)
     assert again.checksums is None and "nothing to compare with" in again.verdict()
+
+
+def test_a_file_where_the_record_of_stages_goes_is_one_line(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/resume").write_text("mine")
+    with pytest.raises(UserError, match=r"runs/resume is no folder, .*; move it away"):
+        run_pipeline(PipelineSettings(dataset="sample://phantom", cutout_xyz=(32, 32, 4)), tmp_path, quiet=True)
+    assert (tmp_path / "runs/resume").read_text() == "mine"
+
+
+def test_the_seeds_of_cutouts_end_where_seeds_end(command, tmp_path):
+    flags = ("--dataset", "sample://phantom", "--outdir", tmp_path / "out", "--seed", 2**63 - 2, "--cutouts", 3)
+    code, _, err = command(*flags)
+    assert code == 2 and err.endswith(
+        f"--cutouts 3 from --seed {2**63 - 2} passes the last seed, {2**63 - 1}; lower --seed\n"
+    )
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_locked_log_is_not_waited_for_longer_than_a_person_waits():
+    assert history.LOCK_WAIT_S == runlog.LOCK_WAIT_S <= 10

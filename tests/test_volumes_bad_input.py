@@ -1,5 +1,7 @@
 """What users get wrong ends in one line that says what, where and what to do."""
 
+import os
+
 import h5py
 import mrcfile
 import numpy as np
@@ -13,8 +15,10 @@ from emlib.errors import UserError
 from emlib.volumes.cutout import read_cutout
 from emlib.volumes.hdf5 import write_hdf5
 from emlib.volumes.npy import write_npy
+from emlib.volumes.ome_zarr import write_ome_zarr
 from emlib.volumes.open import open_volume
 from emlib.volumes.sections import write_sections
+from emlib.volumes.swc import read_skeletons
 
 
 def complaint(path):
@@ -284,3 +288,29 @@ def test_a_bug_keeps_its_cause(tmp_path):
     with pytest.raises(UserError) as caught:
         open_volume(tmp_path / "a.tif")
     assert isinstance(caught.value.__cause__, tifffile.TiffFileError)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["a.tif", "a.npy", "a.mrc", "a.h5", "a.zarr", "stack/01.png", "stack/b.tif"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    (tmp_path / "stack").mkdir()
+    os.mkfifo(tmp_path / name)
+    line = complaint(tmp_path / name.split("/")[0])
+    assert line.startswith(f"{tmp_path / name} is n"), line
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_beside_and_inside_a_volume_are_not_waited_for(tmp_path):
+    write_npy(tmp_path / "a.npy", noise((4, 8, 8)))
+    os.mkfifo(tmp_path / "a.json")
+    assert read_cutout(open_volume(tmp_path / "a.npy")).array.shape == (4, 8, 8)
+    write_ome_zarr(tmp_path / "a.zarr", noise((4, 8, 8)), (8, 8, 8))
+    chunk = next(path for path in (tmp_path / "a.zarr").rglob("*") if path.is_file() and path.suffix != ".json")
+    chunk.unlink()
+    os.mkfifo(chunk)
+    assert f"{chunk} is no file" in complaint(tmp_path / "a.zarr")
+    (tmp_path / "swc").mkdir()
+    os.mkfifo(tmp_path / "swc/a.swc")
+    for path in (tmp_path / "swc", tmp_path / "swc/a.swc"):
+        with pytest.raises(UserError, match=r"a\.swc is n"):
+            read_skeletons(path, (8, 8, 8))

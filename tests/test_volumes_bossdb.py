@@ -1,9 +1,14 @@
 """BossDB through the real client, against servers on loopback: a good one, broken ones and none at all."""
 
+import gzip
+import os
 import socket
+import struct
 import time
 import traceback
+from email.utils import formatdate
 
+import blosc
 import boss_server
 import numpy as np
 import pytest
@@ -110,6 +115,19 @@ def test_cutouts_as_npy(server, form):
     server.form = form
     np.testing.assert_array_equal(boss().read(BOX), ARRAY)
     np.testing.assert_array_equal(boss(URI + "16").read(BOX), ARRAY * np.uint16(150))
+
+
+def test_big_endian_npy_cutouts_are_turned(server, monkeypatch):
+    """They are right, though not in this machine's order of bytes."""
+    server.form = "npy"
+    pack = boss_server.pack
+
+    def turned(array, form):
+        return pack(array.astype(array.dtype.newbyteorder(">")), form)
+
+    monkeypatch.setattr(boss_server, "pack", turned)
+    np.testing.assert_array_equal(boss(URI + "16").read(BOX), ARRAY * np.uint16(150))
+    assert server.cutouts() == 3, "none of them was asked for twice"
 
 
 def test_sixteen_bits_become_grey(server):
@@ -219,8 +237,8 @@ def test_a_slow_answer_is_waited_for(server):
     assert server.cutouts() == 3
 
 
-def test_the_number_of_tries_is_bounded_and_4xx_is_never_tried_again(server):
-    for status, asked in ((500, 3), (429, 1), (403, 1)):
+def test_the_number_of_tries_is_bounded_and_4xx_is_tried_again_only_if_it_says_not_now(server):
+    for status, asked in ((500, 3), (429, 3), (408, 3), (425, 3), (403, 1), (404, 1), (416, 1)):
         server.paths.clear()
         server.behave = only_cutouts((status, b""))
         with pytest.raises(UserError, match=f"answered HTTP {status}"):
@@ -236,6 +254,81 @@ def test_pauses_grow_and_are_bounded(monkeypatch, server):
         boss(tries=9, backoff_s=1).read(BOX)
     expected = [min(2**n, 20) for n in range(8)]
     assert all(0.5 * most <= pause <= most for pause, most in zip(pauses, expected, strict=True))
+
+
+def busy(said, status=429):
+    """An answer that asks to wait."""
+
+    def answer(handler):
+        handler.send_response(status)
+        handler.send_header("Retry-After", said)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [("7", 7, 7), ("0", 0, 0.1), ("soon", 0, 0.1), ("-5", 0, 0.1), (60, 57, 60), (-60, 0, 0.1)],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server, monkeypatch, said, least, most, status):
+    """In seconds, or until a date; never for less than the usual pause."""
+    pauses = []
+    monkeypatch.setattr("emlib.volumes.bossdb.server.time.sleep", pauses.append)
+    said = said if isinstance(said, str) else formatdate(time.time() + said, usegmt=True)
+    server.behave = only_cutouts(busy(said, status), times=2)
+    np.testing.assert_array_equal(boss(backoff_s=0.05).read(BOX), ARRAY)
+    assert len(pauses) == 2 and all(max(least, 0.025) <= pause <= most for pause in pauses), pauses
+
+
+def test_a_server_that_asks_for_too_long_is_given_up_at_once(server):
+    server.behave = only_cutouts(busy("3600"))
+    with pytest.raises(UserError, match=r"answered HTTP 429; try again in 3600 s$"):
+        boss().read(BOX)
+    assert server.cutouts() == 1
+
+
+# Answers that would take all memory
+
+
+def swollen(size):
+    """A blosc buffer of a few kB that says it unpacks to ``size`` bytes."""
+    packed = bytearray(blosc.compress(bytes(2**20), typesize=1))
+    packed[4:8] = struct.pack("<I", size)
+    return bytes(packed)
+
+
+def zipped(handler):
+    """A long answer that the connection packs, as HTTP allows."""
+    body = gzip.compress(bytes(2**28), 1)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(200, swollen(2**30)), (200, swollen(10)), (200, b"\x02\x01\x13"), (200, b""), (200, bytes(2**18)), zipped],
+    ids=["1 GiB", "10 bytes", "3 bytes", "nothing", "long", "gzip of 256 MiB"],
+)
+def test_nothing_is_unpacked_that_the_cutout_cannot_be(server, monkeypatch, answer):
+    unpacked, decompress = [], blosc.decompress
+    monkeypatch.setattr(blosc, "decompress", lambda content: unpacked.append(len(content)) or decompress(content))
+    received = []
+    content = requests.Response.iter_content
+    monkeypatch.setattr(
+        requests.Response,
+        "iter_content",
+        lambda self, *args: (received.append(len(part)) or part for part in content(self, *args)),
+    )
+    server.behave = only_cutouts(answer)
+    with pytest.raises(UserError, match=r"sent a damaged answer, at each try \(ValueError\)"):
+        boss(tries=2).read(BOX)
+    assert server.cutouts() == 2 and not unpacked and sum(received) < 2**22
 
 
 # One line for what does not heal
@@ -289,6 +382,18 @@ def test_nonsense_is_not_a_network_failure(server, body):
     assert not isinstance(caught.value, NetworkUnreachable)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint32", "nonsense", "a b\n"])
+def test_a_type_that_is_not_read_is_named(server, dtype):
+    server.channels["lab/brain/em"][0]["datatype"] = dtype
+    shown = dtype.replace(" ", "?").replace("\n", "?").replace("?", r"\?")
+    line = rf"^{URI} holds {shown}, which is not read: EM is uint8 or uint16, labels are uint64; name another channel$"
+    with pytest.raises(UserError, match=line):
+        boss()
+    assert len(server.paths) == 1, "another try would not help"
+    table = list_bossdb("bossdb://lab/brain", BossOptions(**FAST))
+    assert table.note.tolist() == [f"holds {shown}".replace("\\", ""), "", ""]
+
+
 def test_damaged_voxels(server):
     server.behave = only_cutouts((200, b"rubbish"))
     with pytest.raises(UserError, match=rf"{URI}: .* sent a damaged answer, at each try \(.*\); try again later"):
@@ -304,6 +409,21 @@ def test_refused_connection_fails_at_once(use, refused):
     ):
         open_volume(URI)  # with the pauses that users have
     assert time.monotonic() - start < 2
+
+
+def test_a_listing_without_network_has_nothing_to_stand_in(use, refused):
+    use(refused)
+    with pytest.raises(NetworkUnreachable) as caught:
+        list_bossdb("bossdb://lab", BossOptions(**FAST))
+    assert "check the network and the proxy, and run it again" in str(caught.value)
+    assert "or use sample://phantom" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_config_file_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "my.cfg")
+    with pytest.raises(UserError, match=r"--boss_config .*my\.cfg is no file"):
+        boss(config_file=tmp_path / "my.cfg")
 
 
 @pytest.mark.parametrize("way", [boss_server.hang, boss_server.trickle], ids=["silent", "trickling"])
@@ -449,6 +569,20 @@ def test_what_is_kept_serves_without_the_server(server, use, refused, tmp_path):
         boss(cache_dir=tmp_path)
 
 
+def test_what_changed_on_the_server_is_seen_with_refresh(server, tmp_path, small_blocks):
+    boss(cache_dir=tmp_path).read(BOX)
+    server.channels["lab/brain/em"] = (channel("em"), 255 - ARRAY)
+    np.testing.assert_array_equal(boss(cache_dir=tmp_path).read(BOX), ARRAY)
+    asked = server.cutouts()
+    np.testing.assert_array_equal(boss(cache_dir=tmp_path, refresh=True).read(BOX), 255 - ARRAY)
+    assert server.cutouts() - asked == 18
+    np.testing.assert_array_equal(boss(cache_dir=tmp_path).read(BOX), 255 - ARRAY)
+    assert server.cutouts() - asked == 18, "the new blocks are kept in place of the old ones"
+    server.behave = lambda path: boss_server.hang
+    with pytest.raises(NetworkUnreachable):
+        boss(cache_dir=tmp_path, refresh=True, **IMPATIENT)
+
+
 def test_a_cache_that_cannot_be_written_is_told_before_anything_is_asked_for(server, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UserError, match=r"cannot write the cache .*/cache/bossdb/.*: .*; choose another --outdir"):
@@ -501,8 +635,10 @@ def test_half_an_environment(server, monkeypatch):
         (f"token = {TOKEN}".encode(), r"is no intern\.cfg: it needs \[Default\] with protocol, host and token"),
         (f"[Default]\ntoken = {TOKEN}\n".encode(), r"is no intern\.cfg"),
         (f"[Default]\nprotocol = http\nhost = a\ntoken = %{TOKEN}\n".encode(), r"is no intern\.cfg"),
-        (f"[Default]\nprotocol = ftp\nhost = a\ntoken = {TOKEN}\n".encode(), "is http or https, not 'ftp'"),
-        (f"[Default]\nprotocol = http\nhost = http://a/\ntoken = {TOKEN}\n".encode(), "'http://a/' is no host"),
+        (f"[Default]\nprotocol = ftp\nhost = a\ntoken = {TOKEN}\n".encode(), "is http or https, not what it names"),
+        (f"[Default]\nprotocol = http\nhost = http://a/\ntoken = {TOKEN}\n".encode(), "for the host is none"),
+        (f"[Default]\nprotocol = {TOKEN}\nhost = a\ntoken = t\n".encode(), "is http or https, not what it names"),
+        (f"[Default]\nprotocol = http\nhost = {TOKEN}@a\ntoken = t\n".encode(), "for the host is none"),
         (f"[Default]\nprotocol = http\nhost = a\ntoken = {TOKEN} b\n".encode(), "the token has characters that no tok"),
     ],
 )
@@ -575,6 +711,12 @@ def test_a_channel_that_may_not_be_read_is_a_row_with_a_note(server):
     assert listing_lines(table, "bossdb://lab")[2].endswith("HTTP 403")
     server.behave = lambda path: (403, b"") if path.endswith("coord/frame") else None
     assert list_bossdb("bossdb://lab", BossOptions(**FAST)).note.tolist() == ["HTTP 403"] * 3 + [""]
+
+
+def test_a_listing_ends_where_the_server_is_busy(server):
+    server.behave = lambda path: (429, b"") if path.endswith("em16") else None
+    with pytest.raises(UserError, match="answered HTTP 429; try again later"):
+        list_bossdb("bossdb://lab/brain", BossOptions(**FAST))
 
 
 def test_an_experiment_without_channels_is_listed(server):

@@ -1,4 +1,4 @@
-"""What the outcome of a stage depends on: its settings, the content of input files, the code.
+"""What the outcome of a stage depends on: its settings, the content of input files, the server, the code.
 
 A stage depends on what is named here and on the stages before it. A setting that is named nowhere counts for the first
 stage, so that a new one is never overlooked.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from emlib.pipeline.settings import PipelineSettings
+from emlib.volumes.bossdb.options import server_address
 from emlib.volumes.open import HDF5
 
 # Read anew by each run, since only the scores need the truth; or without any effect on what a stage makes.
@@ -27,7 +28,9 @@ OWN = {
 }
 INPUTS = {"cutout": "dataset", "boundaries": "boundaries_from", "segment": "labels_from"}
 MOST_FILES = 20_000  # of a folder; Zarr can have millions, and to look at each takes longer than to read a cutout
+MOST_BYTES = 64 * 2**20  # of an input that are hashed, 0.1 s; terabytes would take hours
 CONTENT = "the content of "  # begins the name of what stands for the content of a file
+SERVER = "the server of "
 
 
 def dependence(settings: PipelineSettings, stage: str) -> dict[str, Any]:
@@ -42,7 +45,8 @@ def dependence(settings: PipelineSettings, stage: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON values by name: settings as ``--set`` names them, and for each input file what stands for its content.
+        JSON values by name: settings as ``--set`` names them, for each input file what stands for its content, and for
+        a BossDB address protocol and host of the server, without the token.
 
     Examples
     --------
@@ -66,8 +70,10 @@ def dependence(settings: PipelineSettings, stage: str) -> dict[str, Any]:
         }
     else:
         found |= _flat(stages.get(stage, {}), f"{stage}.")
-    given = everything.get(INPUTS.get(stage, ""))
-    if given and (content := _content(given)):
+    given = everything.get(INPUTS.get(stage, "")) or ""
+    if given.startswith("bossdb://"):
+        found[SERVER + given] = server_address(settings.boss_config)
+    elif content := _content(given):
         found[CONTENT + given] = content
     return _as_json(found)
 
@@ -96,21 +102,35 @@ def _as_json(value: Any) -> Any:
 
 
 def _content(spec: str) -> str:
-    """Stands for the content of a file or folder: names, sizes and times of change, as to read it all may take hours.
+    """Stands for the content of a file or folder.
 
-    Empty for what is no file: a sample, a server, ``intensity``, a path that does not exist.
+    Files are hashed as far as 64 MiB go, in the order of their names; of a file that does not fit into what is left of
+    these, size and time of change count, and of a folder with very many files the first ones. Empty for what is no
+    file: a sample, ``intensity``, a path that does not exist.
     """
-    if "://" in spec:
+    if not spec or "://" in spec:
         return ""
     hdf5 = HDF5.fullmatch(spec)
     path = Path(hdf5["file"] if hdf5 else spec).expanduser()
+    room, told = MOST_BYTES, []
     try:
         # A sidecar tells the voxel size of a file that cannot hold it.
-        found = islice(_inside(path), MOST_FILES) if path.is_dir() else [path, path.with_suffix(".json")]
-        told = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in found if p.is_file()]
+        found = islice(_inside(path), MOST_FILES) if path.is_dir() else [path.with_suffix(".json"), path]
+        for file in (file for file in found if file.is_file()):
+            about = file.stat()
+            hashed = about.st_size <= room
+            room -= about.st_size if hashed else 0
+            name = os.path.relpath(file, path)
+            told.append((name, checksum(file) if hashed else (about.st_size, about.st_mtime_ns)))
     except (OSError, ValueError):  # the stage that reads it says what is wrong
         return ""
     return hashlib.sha256(repr(told).encode()).hexdigest() if told else ""
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _inside(folder: Path) -> Iterator[Path]:

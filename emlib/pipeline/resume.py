@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from emlib.pipeline.dependence import CONTENT, code_fingerprint, dependence
+from emlib.errors import UserError
+from emlib.pipeline.dependence import CONTENT, checksum, code_fingerprint, dependence
 from emlib.pipeline.packing import pack, unpack
 from emlib.pipeline.state import Run
 from emlib.pipeline.steps import RECALL, STEPS
@@ -46,6 +48,11 @@ class StageRecords:
     ----------
     run : Run
         Only while its output folder is locked.
+
+    Raises
+    ------
+    UserError
+        If a file lies where the records go.
     """
 
     def __init__(self, run: Run) -> None:
@@ -58,6 +65,8 @@ class StageRecords:
         # Now, not when a stage is done: a file that changes while it is read must count as changed.
         self.depends = {name: dependence(run.settings, name) for name in STEPS}
         self._seen = (0, 0)
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is no folder, and the record of the stages goes there; move it away")
         remove_stale(self.folder)
 
     def clear(self) -> None:
@@ -82,7 +91,7 @@ class StageRecords:
         record = {
             "stage": stage,
             "depends": self.depends[stage],
-            "files": {path.as_posix(): _checksum(self.root / path) for path in files},
+            "files": {path.as_posix(): checksum(self.root / path) for path in files},
             "held": held,
             "values": values,
             "artefacts": [[a.path.as_posix(), a.what, a.detail, a.size] for a in run.outputs.written[written:]],
@@ -162,18 +171,13 @@ class StageRecords:
 
     def _damaged(self, files: dict[str, str]) -> str:
         """Name the first file that is not as it was written."""
-        for path, checksum in files.items():
+        for path, written in files.items():
             try:
-                if _checksum(self.root / path) != checksum:
+                if checksum(self.root / path) != written:
                     return f"{self.root / path} is damaged"
             except OSError:
                 return f"{self.root / path} is missing"
         return ""
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:

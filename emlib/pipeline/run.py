@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from emlib.errors import UserError
+from emlib.pipeline.finished import basis, keep_finished
 from emlib.pipeline.resume import MADE, StageRecords
 from emlib.pipeline.settings import PipelineSettings
 from emlib.pipeline.state import Run
@@ -78,7 +79,7 @@ def run_pipeline(
 
 def _run_stages(run: Run, stopped: threading.Event, resume: bool) -> None:
     names = STAGES[: STAGES.index(run.settings.until) + 1]
-    records, done = StageRecords(run), []
+    records, rests_on, done = StageRecords(run), basis(run.settings), []
     if resume:
         done = records.restore([name for name in names if name in MADE])
     else:
@@ -98,6 +99,7 @@ def _run_stages(run: Run, stopped: threading.Event, resume: bool) -> None:
     if "publish" not in names:
         with run.watch.stage("publish"):
             publish_stage(run)
+    keep_finished(run, rests_on, {path: sha for record in records.records for path, sha in record["files"].items()})
     run.log.update(
         status="done",
         stage_seconds=run.watch.seconds,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from emlib.errors import UserError
 from emlib.stages.align import AlignSettings
 from emlib.stages.graph import GraphSettings
 from emlib.stages.preprocess import PreprocessSettings
-from emlib.stages.segment import SegmentSettings
+from emlib.stages.segment import SEGMENTERS, SegmentSettings
 from emlib.stages.synapses import SynapseSettings
 from emlib.volumes.bossdb import DEFAULT_URI
+
+UNTIL = ("cutout", "preprocess", "align", "boundaries", "segment", "synapses", "graph", "publish")
+ALIGNED_DTYPES = ("float32", "float16")
+NEWER = {"resolution", "refresh", "boss_config", "truth_synapses"}  # than the first run log
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class PipelineSettings:
     fallback: bool = True  # to the phantom, when the network cannot be reached
     network_timeout_s: float = 30.0
     resolution: int = 0  # of BossDB; each halves the finest one
+    refresh: bool = False  # fetch from BossDB anew what an earlier run has kept
     boss_config: str | None = None  # file with host and token, which themselves are kept nowhere
     until: str = "publish"
     save_minimal: bool = False
@@ -56,23 +63,38 @@ def defaults() -> dict[str, Any]:
 
 
 def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
-    """Rebuild settings from the JSON of a run record; names that an older record lacks keep their defaults.
+    """Rebuild settings from the JSON of a run record; what is newer than the oldest record may lack in it.
 
     Raises
     ------
     UserError
-        If the record names a setting that this version does not have.
+        If the record names a setting that this version does not have, lacks one that every version has, or holds a
+        value that no run can have.
 
     Examples
     --------
-    >>> settings_of_record({"seed": 3, "cutout_xyz": [8, 8, 4]}).cutout_xyz
+    >>> record = {**defaults(), "cutout_xyz": [8, 8, 4]}
+    >>> settings_of_record(record).cutout_xyz
     (8, 8, 4)
     """
-    return _restored(PipelineSettings(), record, "")
+    settings = _restored(PipelineSettings(), record, "")
+    allowed = {"until": UNTIL, "aligned_dtype": ALIGNED_DTYPES}
+    wrong = [name for name, choice in allowed.items() if getattr(settings, name) not in choice]
+    wrong += ["stages.segment.segmenter"] * (settings.stages.segment.segmenter not in SEGMENTERS)
+    least = {"seed": 0, "resolution": 0, "simulate_misalignment_px": 0}
+    wrong += [name for name, lowest in least.items() if getattr(settings, name) < lowest]
+    sizes = {"network_timeout_s": (settings.network_timeout_s,), "cutout_xyz": settings.cutout_xyz}
+    sizes["voxel_size_nm"] = settings.voxel_size_nm or ()
+    wrong += [name for name, values in sizes.items() if not all(value > 0 for value in values)]
+    if wrong:
+        raise UserError(f"the record is damaged: {wrong[0]} has a value that no run can have; it cannot be repeated")
+    return settings
 
 
 def _restored(settings: Any, record: dict[str, Any], prefix: str) -> Any:
-    known = {f.name for f in fields(settings)}
+    known, kinds = {f.name for f in fields(settings)}, get_type_hints(type(settings))
+    if isinstance(settings, (PipelineSettings, StageSettings)) and (lost := sorted(known - set(record) - NEWER)):
+        raise UserError(f"the record is damaged: it lacks {prefix}{lost[0]}; it cannot be repeated")
     values = {}
     for name, value in record.items():
         if name not in known:
@@ -84,5 +106,22 @@ def _restored(settings: Any, record: dict[str, Any], prefix: str) -> Any:
             if not isinstance(value, dict):
                 raise UserError(f"the record is damaged: {prefix}{name} should hold settings, not {value!r}")
             value = _restored(old, value, f"{prefix}{name}.")
+        elif not _fits(value, kinds[name]):
+            raise UserError(f"the record is damaged: {prefix}{name} is {str(value)[:60]!r}, which it cannot be")
         values[name] = tuple(value) if isinstance(value, list) else value
     return replace(settings, **values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of the kind that a field is declared with; numbers in the bounds of 64 bits."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        alike = isinstance(value, (list, tuple)) and len(value) == len(kinds)
+        return alike and all(map(_fits, value, kinds))
+    if isinstance(value, bool) or kind not in (int, float):
+        return type(value) is kind
+    if isinstance(value, float):
+        return kind is float and math.isfinite(value)
+    return isinstance(value, int) and abs(value) < 2**63

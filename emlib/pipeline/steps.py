@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from emlib.errors import UserError
 from emlib.measure.shifts import recovery_error
+from emlib.pipeline.marks import remove_marks
 from emlib.pipeline.scoring import read_true_synapses, score_run
+from emlib.pipeline.settings import PipelineSettings
 from emlib.pipeline.state import Run
 from emlib.publish.run_report import publish
 from emlib.stages.align import apply_shifts, estimate_shifts, simulate_misalignment
@@ -35,14 +39,14 @@ def cutout_stage(run: Run) -> None:
     settings = run.settings
     read_true_synapses(run)
     try:
-        run.volume = _read(run, settings.dataset)
+        run.volume = _read(run, settings)
     except NetworkUnreachable as error:
-        if not settings.fallback:
-            raise
-        run.synthetic = f"{SYNTHETIC}: {settings.dataset} could not be reached"
+        run.synthetic = phantom_instead(settings, error)
         run.warn(f"{error}. THIS RUN USES THE SYNTHETIC PHANTOM INSTEAD; --no-fallback makes this an error")
     if run.synthetic:
-        run.volume = _read(run, PHANTOM_URI)
+        # Voxel size and offset that were asked for are those of the other volume.
+        own = replace(settings, dataset=PHANTOM_URI, voxel_size_nm=None, offset_xyz=None)
+        run.volume = _read(run, own)
     elif run.volume.truth is not None:
         run.synthetic = SYNTHETIC
     for line in run.volume.source["notes"]:
@@ -55,9 +59,36 @@ def cutout_stage(run: Run) -> None:
         run.save_array("em_cutout_u8_zyx", run.volume.array, "EM as read, uint8", holds="volume")
 
 
+def phantom_instead(settings: PipelineSettings, error: NetworkUnreachable) -> str:
+    """Return the note that a run on the phantom carries when its volume is out of reach.
+
+    Raises
+    ------
+    NetworkUnreachable
+        The ``error`` itself, if there is to be no fallback.
+    UserError
+        If a file is given that belongs to the volume: the phantom must not be scored against it.
+    """
+    if not settings.fallback:
+        raise error
+    files = {
+        "--truth": settings.truth,
+        "--truth_synapses": settings.truth_synapses,
+        "--labels": settings.labels_from,
+        "--boundaries": settings.boundaries_from if settings.boundaries_from != "intensity" else None,
+    }
+    if given := [f"{flag} {file}" for flag, file in files.items() if file]:
+        raise UserError(
+            f"{error}. The phantom cannot stand in, since {' and '.join(given)} would not belong to it; leave that out "
+            "to run on the phantom"
+        ) from error
+    return f"{SYNTHETIC}: {settings.dataset} could not be reached"
+
+
 def _place(run: Run) -> None:
     """Say where the EM comes from, in the log and beside the artefacts, and read the truth that belongs to it."""
-    run.outputs.mark_synthetic(run.synthetic)
+    if run.synthetic:  # what a run on real data leaves of an earlier one shows at its end
+        run.outputs.mark_synthetic(run.synthetic)
     run.log.update(
         dataset=run.settings.dataset,
         synthetic=run.synthetic,
@@ -74,21 +105,24 @@ def recall_cutout(run: Run) -> None:
     _place(run)
 
 
-def _boss(run: Run) -> BossOptions:
-    """How BossDB is asked; blocks that were fetched once stay in ``cache/``."""
-    settings = run.settings
+def boss_options(settings: PipelineSettings, root: Path) -> BossOptions:
+    """How BossDB is asked; blocks that were fetched once stay in ``cache/`` of the output folder."""
     return BossOptions(
         timeout_s=settings.network_timeout_s,
         resolution=settings.resolution,
         config_file=settings.boss_config,
-        cache_dir=run.outputs.root / "cache",
+        cache_dir=root / "cache",
+        refresh=settings.refresh,
     )
 
 
-def _read(run: Run, uri: str) -> Volume:
-    settings = run.settings
+def _boss(run: Run) -> BossOptions:
+    return boss_options(run.settings, run.outputs.root)
+
+
+def _read(run: Run, settings: PipelineSettings) -> Volume:
     source = open_volume(
-        uri,
+        settings.dataset,
         shape_hint=tuple(reversed(settings.cutout_xyz)),
         seed=settings.seed,
         boss=_boss(run),
@@ -238,6 +272,8 @@ def publish_stage(run: Run) -> None:
     left = run.outputs.left_over()
     if left:
         run.warn(f"left from an earlier run in {run.outputs.root}, not of this one: {', '.join(left)}")
+    if not run.synthetic:
+        remove_marks(run.outputs.root)
     publish(run)
 
 

@@ -132,8 +132,7 @@ def _tables(run: Run) -> list[Table]:
 
 def _largest(run: Run) -> Table:
     """The ten largest neurites and their share of the volume."""
-    ids, voxels = np.unique(run.labels, return_counts=True)
-    ids, voxels = ids[ids > 0], voxels[ids > 0]
+    ids, voxels = _sizes(run.labels)
     order = np.argsort(-voxels, kind="stable")
     cubic_um = np.prod(run.volume.voxel_size_nm) / 1e9
     frame = pd.DataFrame(
@@ -146,13 +145,19 @@ def _largest(run: Run) -> Table:
     return Table.from_frame("Largest neurites", frame)
 
 
+def _sizes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids above 0, ascending, and their voxels; ids may be of any size."""
+    ids, voxels = np.unique(labels, return_counts=True)
+    return ids[ids > 0], voxels[ids > 0]
+
+
 def _distrust(run: Run) -> list[str]:
     """Reasons found in this very run not to believe a figure."""
     reasons = []
     if run.volume.source.get("voxel_size_assumed"):
         reasons.append("The voxel size was assumed: lengths, volumes and every setting in nm may be off.")
     if run.labels is not None:
-        voxels = np.bincount(run.labels.ravel())[1:]
+        voxels = _sizes(run.labels)[1]
         share = voxels.max() / run.labels.size if voxels.size else 0
         if share > LARGE_SHARE:
             reasons.append(f"One neurite fills {share:.0%} of the volume: it is probably several, merged.")

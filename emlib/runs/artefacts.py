@@ -127,19 +127,10 @@ class Outputs:
         write_json(self.path(f"tables/{name}.json"), content)
         return self.note(f"tables/{name}.json", what)
 
-    def mark_synthetic(self, note: str | None) -> None:
-        """Put a file into ``data/`` and ``tables/`` whose name says that they are not real; remove it when they are."""
-        for folder in ("data", "tables"):
-            path = self.path(f"{folder}/{SYNTHETIC_MARK}")
-            if note:
-                write_text(path, f"{note}\n")
-            else:
-                try:
-                    path.unlink(missing_ok=True)
-                except OSError as error:
-                    raise UserError(
-                        f"cannot remove {path}: {error.strerror}; remove it or choose another --outdir"
-                    ) from error
+    def mark_synthetic(self, note: str, folders: tuple[str, ...] = ("data", "tables")) -> None:
+        """Put a file into these folders whose name says that what lies there is not real."""
+        for folder in folders:
+            write_text(self.path(f"{folder}/{SYNTHETIC_MARK}"), f"{note}\n")
 
     def remove_stale(self) -> None:
         """Remove the temporary files that killed runs left; only while `emlib.runs.lock.run_lock` is held."""

@@ -13,6 +13,7 @@ from emlib import __version__
 from emlib.errors import UserError
 
 PRESETS = {"none": (256, 256, 64), "safe8gb": (192, 192, 48), "medium": (256, 256, 48)}
+MAX_SEED = 2**63 - 1  # what the run log can hold
 INTERRUPTED = 130  # the shell's code for a program ended by Ctrl-C
 
 
@@ -31,6 +32,12 @@ class Parser(argparse.ArgumentParser):
             for spelling in (name[2:].replace("-", "_"), name[2:].replace("_", "-")):
                 known.setdefault(f"--{spelling}", known[name])
         return super().parse_known_args(args, namespace)
+
+    def _get_value(self, action: argparse.Action, arg_string: str):
+        """Convert a value; an empty one, as an unset variable of the shell gives, means nothing and is refused."""
+        if isinstance(arg_string, str) and not arg_string.strip():
+            raise argparse.ArgumentError(action, "the value is empty; give one, or leave the flag out")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str):
         """Print one line and exit with code 2."""
@@ -75,6 +82,14 @@ def at_least_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
     return convert
 
 
+def seed(text: str) -> int:
+    """Return a whole number from 0 to ``MAX_SEED``; an argparse type."""
+    value = int(text)
+    if not 0 <= value <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {MAX_SEED} (2^63 - 1), got {text}")
+    return value
+
+
 def finite(text: str) -> float:
     """Return a number that is neither NaN nor infinite; an argparse type."""
     value = float(text)
@@ -104,12 +119,30 @@ def add_volume(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group.add_argument("--resolution", help="of BossDB: halvings of the finest one (default: 0)", **level)
     timeout = {"type": positive(float), "default": 30.0, "metavar": "S"}
     group.add_argument("--network_timeout", help="seconds per request (default: 30)", **timeout)
+    group.add_argument("--refresh", action="store_true", help="fetch from BossDB anew what <outdir>/cache has kept")
     group.add_argument("--boss_config", metavar="FILE", help="host and token, in the form of intern.cfg")
     group.add_argument("--list", metavar="bossdb://COLLECTION", help="print what a BossDB collection holds, and exit")
     group.add_argument(
         "--no_fallback", action="store_true", help="fail when BossDB is out of reach; no phantom instead"
     )
     return group
+
+
+def boss_resolution(args: argparse.Namespace) -> int:
+    """Return ``--resolution``, which means something for BossDB alone.
+
+    Raises
+    ------
+    UserError
+        If it is given and nothing that is read comes from there.
+    """
+    read = [args.dataset or "bossdb://", args.labels or "", args.truth or ""]  # BossDB is the default
+    if args.resolution and not any(name.startswith("bossdb://") for name in read):
+        raise UserError(
+            f"--resolution {args.resolution} is for bossdb:// alone and {args.dataset} is read as it is; leave it out, "
+            "or give the level of your choice as a volume of its own"
+        )
+    return args.resolution
 
 
 def add_pair(parser: argparse.ArgumentParser, what: str, *, voxels: bool = True) -> argparse._ArgumentGroup:
@@ -134,9 +167,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--outdir", default="outputs", type=Path, help="folder for all results (default: outputs)")
     group.add_argument("--config", type=Path, metavar="FILE.yaml", help="flags by name; flags typed here win")
-    group.add_argument(
-        "--seed", type=at_least_zero(int), default=0, help="for everything that is drawn at random (default: 0)"
-    )
+    group.add_argument("--seed", type=seed, default=0, help="for everything that is drawn at random (default: 0)")
     group.add_argument("--threads", type=positive(int), help="cores to use (default: OMP_NUM_THREADS, else all)")
     group.add_argument("--quiet", action="store_true", help="print errors only")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -206,6 +237,8 @@ def _config_flags(parser: argparse.ArgumentParser, path: Path) -> list[str]:
     """Read a YAML file of flag names and values and return it as a command line."""
     import yaml
 
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise UserError(f"--config {path} is no file; name a YAML file")
     try:
         text = path.read_text(encoding="utf-8-sig")
         if len(text) > 2**16 or sum(map(text.count, "[{")) > 500:  # PyYAML takes minutes for what nests deeply
@@ -246,8 +279,28 @@ def command_line() -> str:
     return shlex.join(["python", *sys.argv])
 
 
-def run(main: Callable[[], int | None]) -> int:
-    """Call a script's main function and turn what a user can cause into one line on stderr and exit code 2."""
+def run(
+    main: Callable[[], int | None],
+    *,
+    outdir: str = "--outdir",
+    smaller: str = "use a smaller --cutout or --preset safe8gb",
+) -> int:
+    """Call a script's main function and turn what a user can cause into one line on stderr and exit code 2.
+
+    Parameters
+    ----------
+    main : function
+        Returns the exit code, or None for 0.
+    outdir : str
+        What the script calls ``--outdir``, which errors name.
+    smaller : str
+        What to do where memory does not suffice.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
     debug = "--debug" in sys.argv
     try:
         code = main() or 0
@@ -256,12 +309,12 @@ def run(main: Callable[[], int | None]) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error).replace('--outdir', outdir)}", file=sys.stderr)
         return 2
     except MemoryError as error:
         if debug:
             raise
-        print(f"error: out of memory ({error}); use a smaller --cutout or --preset safe8gb", file=sys.stderr)
+        print(f"error: out of memory ({error}); {smaller}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if debug:

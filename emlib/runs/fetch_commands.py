@@ -9,6 +9,7 @@ from pathlib import Path
 from emlib.errors import UserError
 from emlib.runs.catalogue import DATASETS, MADE_HERE, find_dataset
 from emlib.runs.fetching import count_present, fetch
+from emlib.volumes.atomic import remove_stale
 
 DEFAULT = Path("data")
 DOMAIN = "phantom-sections"  # so that both kinds of phantom can lie in data/
@@ -80,7 +81,9 @@ def make_phantom_files(args: Namespace) -> None:
 
     settings_of, write = (domain_settings, write_domain) if args.domain else (phantom_settings, write_phantom)
     settings = settings_of(args.shape, args.voxel_size, args.seed, args.damaged_section)
-    written = write(settings, args.output or DEFAULT / (DOMAIN if args.domain else MADE_HERE))
+    folder = args.output or DEFAULT / (DOMAIN if args.domain else MADE_HERE)
+    remove_stale(folder)
+    written = write(settings, folder)
     if not args.quiet:
         print(*(f"written: {path}" for path in written), sep="\n")
 

@@ -1,6 +1,6 @@
 """Put a public data set in place, file by file, each checked before it gets its name.
 
-1. Files that are already there with the right checksum stay.
+1. Files that are already there with the right checksum stay; what a killed fetch left half written goes.
 2. The others are copied from a folder (``--from``) or downloaded, from the first address that has them.
 3. The folder is checked against the catalogue, and source, licence and citation are written beside the data.
 """
@@ -19,7 +19,7 @@ from emlib.errors import UserError
 from emlib.runs.catalogue.dataset import DataSet, Piece
 from emlib.runs.catalogue.layout import SOURCE_NOTE, check_alone, check_layout, find_fault
 from emlib.runs.downloading import SCRATCH, Download
-from emlib.volumes.atomic import atomic_path
+from emlib.volumes.atomic import atomic_path, remove_stale
 
 
 @dataclass
@@ -81,6 +81,8 @@ def fetch(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; name a folder")
     check_alone(dataset, folder)
+    for place in sorted({folder, *((folder / piece.path).parent for piece in dataset.pieces)}):
+        remove_stale(place)
     done, missing = Fetched(note=folder / SOURCE_NOTE), []
     for piece in dataset.pieces:
         fault = find_fault(folder / piece.path, piece)

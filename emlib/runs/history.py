@@ -19,12 +19,13 @@ from typing import Any
 import psutil
 
 from emlib.errors import UserError
-from emlib.runs.runlog import COLUMNS, ESSENTIAL, FILE, LOCK_WAIT_S, check_version, told
+from emlib.runs.runlog import COLUMNS, ESSENTIAL, FILE, LOCK_WAIT_S, check_version, told, warn_if_empty
 
-JSON_COLUMNS = (
-    *("offset_xyz", "cutout_xyz", "voxel_size_nm_zyx", "settings", "versions"),
-    *("stage_seconds", "stage_peak_mib", "summary", "environment"),
-)
+JSON_COLUMNS = {  # and what they hold
+    **dict.fromkeys(("offset_xyz", "cutout_xyz", "voxel_size_nm_zyx"), list),
+    **dict.fromkeys(("settings", "versions", "stage_seconds", "stage_peak_mib", "summary", "environment"), dict),
+}
+DEEPEST = 50  # nesting of JSON; that of a run is 5
 HEADLINES = {  # name of a figure: where it lies in the summary
     "neurites": ("neurites",),
     "candidates": ("candidates",),
@@ -61,6 +62,8 @@ def read_runs(outdir: str | Path) -> list[dict[str, Any]]:
     """
     root = Path(outdir)
     logs = [path for path in (root / "runs" / FILE, *sorted(root.glob(f"cutout_*/runs/{FILE}"))) if path.is_file()]
+    for path in logs:
+        warn_if_empty(path)
     runs = [run for path in logs for run in _rows(path)]
     if not runs:
         raise UserError(
@@ -76,6 +79,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     with told(path, "read"), closing(sqlite3.connect(address, uri=True, timeout=LOCK_WAIT_S)) as db:
         check_version(db, path)
         db.row_factory = sqlite3.Row
+        db.text_factory = lambda text: text.decode("utf-8", "replace")
         if not db.execute("PRAGMA table_info(runs)").fetchall():
             return []
         found = [dict(row) for row in db.execute("SELECT * FROM runs ORDER BY rowid DESC")]
@@ -85,17 +89,40 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _decoded(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    run = {name: row.get(name) for name in COLUMNS}
-    for name in JSON_COLUMNS:
-        try:
-            run[name] = json.loads(run[name]) if run[name] else None
-        except (TypeError, ValueError):
-            run[name] = None  # one unreadable cell must not hide the other runs
+    """A row with its cells as what they should be, or None: one odd cell must not hide the other runs."""
+    run = {name: _cell(name, row.get(name)) for name in COLUMNS}
+    for name in ("stage_seconds", "stage_peak_mib"):
+        run[name] = run[name] and {stage: value for stage, value in run[name].items() if _is_number(value)}
     if run["peak_mib"] is None and run["stage_peak_mib"]:  # a run that did not come to its end
         run["peak_mib"] = max(run["stage_peak_mib"].values())
+    run["status"] = run["status"] or "unknown"
     if run["status"] == "running" and not _alive(run):
         run["status"] = "killed"
     return {**run, "folder": folder}
+
+
+def _cell(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in JSON_COLUMNS:
+        try:
+            found = json.loads(value) if value else None
+        except (TypeError, ValueError, RecursionError):
+            return None
+        return found if isinstance(found, JSON_COLUMNS[name]) and _shallow(found, DEEPEST) else None
+    if COLUMNS[name] in ("REAL", "INTEGER"):
+        return value if _is_number(value) else None
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _shallow(value: Any, depth: int) -> bool:
+    """Whether a value nests no deeper than this; what follows it down would otherwise run out of stack."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_shallow(item, depth - 1) for item in inner)
 
 
 def _alive(run: dict[str, Any]) -> bool:
@@ -105,7 +132,7 @@ def _alive(run: dict[str, Any]) -> bool:
         return True
     try:  # a number is given again: a process that began after the run is another one
         return psutil.Process(around["pid"]).create_time() < datetime.fromisoformat(run["started"]).timestamp() + 1
-    except (psutil.Error, TypeError, ValueError):
+    except (psutil.Error, TypeError, ValueError, OverflowError):
         return False
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from emlib.runs.history import HEADLINES, changed, find_run, flat, headline, named, read_runs
@@ -68,14 +68,15 @@ def csv_text(runs: Iterable[dict[str, Any]], defaults: dict[str, Any]) -> str:
     """All runs as CSV: what the list shows, all figures, and the settings that are not the defaults as JSON."""
     plain = ("run_id", "status", "started", "seconds", "peak_mib", "dataset", "synthetic", "seed", "git_commit")
     names = (*plain, "folder", *HEADLINES, "error", "settings_changed", "command")
-    out = io.StringIO()
-    table = csv.DictWriter(out, names, lineterminator="\n")
+    rows: list[str] = []
+    # Python 3.11 quotes a value with a line end only if that is part of the line end it is told to write, so: both.
+    table = csv.DictWriter(SimpleNamespace(write=rows.append), names, lineterminator="\r\n")
     table.writeheader()
     for run in runs:
         extra = {"settings_changed": json.dumps(changed(run["settings"], defaults), ensure_ascii=False)}
         known = {name: run.get(name) for name in names if name in run}
         table.writerow({**known, "dataset": _dataset(run), **headline(run["summary"]), **extra})
-    return out.getvalue()
+    return "".join(row.removesuffix("\r\n") + "\n" for row in rows)
 
 
 def _dataset(run: dict[str, Any]) -> str:
@@ -101,7 +102,7 @@ def _text(value: Any) -> str:
 def answer(
     outdir: str | Path, defaults: dict[str, Any], *, show: str | None = None, export: str | None = None
 ) -> list[str]:
-    """Lines for ``--runs``, ``--show RUN`` or ``--export csv``.
+    """Lines for ``--runs`` or ``--show RUN``; for ``--export csv`` one text, whose values may hold line ends.
 
     Parameters
     ----------
@@ -120,5 +121,7 @@ def answer(
     """
     runs = read_runs(outdir)
     if show is not None:
-        return show_lines(find_run(runs, show), defaults)
-    return csv_text(runs, defaults).splitlines() if export else list_lines(runs, defaults)
+        lines = show_lines(find_run(runs, show), defaults)
+    else:
+        lines = [csv_text(runs, defaults).removesuffix("\n")] if export else list_lines(runs, defaults)
+    return [line.encode("utf-8", "replace").decode("utf-8") for line in lines]  # the name of a file may be no UTF-8

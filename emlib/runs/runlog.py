@@ -30,7 +30,7 @@ from emlib.runs.artefacts import plain, write_json
 from emlib.threads import get_threads
 
 FILE = "pipeline_runs.sqlite"
-LOCK_WAIT_S = 30.0  # for another run that is writing
+LOCK_WAIT_S = 10.0  # for another program that has the log; a run holds it for some milliseconds
 SCHEMA_VERSION = 2  # 1: all columns up to error; 2: environment
 COLUMNS = {
     "run_id": "TEXT PRIMARY KEY",
@@ -77,6 +77,7 @@ class RunLog:
         self.run_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self.started = time.monotonic()
         self.versions = versions()
+        warn_if_empty(self.folder / FILE)
         with self._connect() as db:
             migrate(db)
             db.execute(
@@ -159,6 +160,13 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
             f"the run log {path} has schema {version}, this emlib {__version__} knows up to {SCHEMA_VERSION}; "
             "update emlib or choose another --outdir"
         )
+
+
+def warn_if_empty(path: Path) -> None:
+    """Say on stderr if a log is there and has no byte in it: whatever runs it held are lost."""
+    if path.is_file() and path.stat().st_size == 0:
+        line = "has 0 bytes; what it may have held is lost, and the next run begins it anew"
+        print(f"warning: the run log {path} {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager

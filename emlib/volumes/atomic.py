@@ -86,6 +86,17 @@ def remove_stale(folder: str | Path) -> list[Path]:
     return removed
 
 
+def left_by_system(name: str) -> bool:
+    """Whether a file is hidden, or one that Windows leaves in any folder: it is no data, and does no harm.
+
+    Examples
+    --------
+    >>> [name for name in (".DS_Store", "Thumbs.db", "desktop.ini", "00.png") if not left_by_system(name)]
+    ['00.png']
+    """
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
 def _runs_elsewhere(pid: int) -> bool:
     import psutil
 

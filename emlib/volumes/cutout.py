@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from typing import Any
@@ -36,7 +37,8 @@ def read_cutout(
         is clipped to it, and the notes say so.
     offset_xyz : (x, y, z) in voxels, optional
         First voxel of the box. Without it the box lies in the centre, moved by up to ±5 % of the volume's extent per
-        axis, drawn from ``seed``, so that repeated runs see different places and equal seeds the same.
+        axis, drawn from ``seed``: equal seeds see the same place. Boxes of several seeds overlap; those of
+        `emlib.volumes.places.spread_places` lie as far apart as can be.
     seed : int
     voxel_size_nm : (z, y, x) in nm, optional
         The user's; wins over the file's. With neither, 40 × 8 × 8 nm is assumed, and the notes say so.
@@ -46,8 +48,9 @@ def read_cutout(
     Returns
     -------
     Volume
-        Its ``source`` holds ``uri``, ``shape`` and ``dtype`` of the whole, ``voxel_size_assumed``, ``grey`` and
-        ``notes``, a list of lines for the user; what the file tells besides is under ``file``.
+        Its ``source`` holds ``uri``, ``shape`` and ``dtype`` of the whole, ``sha256`` of the voxels as they were read,
+        ``voxel_size_assumed``, ``grey`` and ``notes``, a list of lines for the user; what the file tells besides is
+        under ``file``.
         ``truth`` is that of the whole volume, not of the box.
 
     Raises
@@ -75,6 +78,7 @@ def read_cutout(
         "uri": source.uri,
         "shape": list(source.shape),
         "dtype": str(source.dtype),
+        "sha256": hashlib.sha256(np.ascontiguousarray(array)).hexdigest(),
         "voxel_size_assumed": assumed,
         "notes": notes,
         "file": {key: value for key, value in source.notes.items() if key != "messages"},
@@ -99,9 +103,7 @@ def place_box(
     start = _start(offset_xyz, shape)
     room = shape if start is None else tuple(n - s for n, s in zip(shape, start, strict=True))
     wanted = room if cutout_xyz is None else tuple(int(n) for n in reversed(cutout_xyz))
-    if len(wanted) != 3 or min(wanted) < 1:
-        raise UserError(f"--cutout {_xyz(wanted)} is not positive; give three sizes X Y Z of at least 1 voxel")
-    size = tuple(min(w, r) for w, r in zip(wanted, room, strict=True))
+    size = clipped_size(wanted, room)
     if size != wanted:
         notes.append(
             f"the cutout {_xyz(wanted)} (x y z) reaches beyond the volume of {_xyz(shape)}"
@@ -112,6 +114,25 @@ def place_box(
         centre = [round((n - s) / 2 + j) for n, s, j in zip(shape, size, jitter, strict=True)]
         start = tuple(min(max(c, 0), n - s) for c, n, s in zip(centre, shape, size, strict=True))
     z, y, x = (slice(first, first + length) for first, length in zip(start, size, strict=True))
+    return z, y, x
+
+
+def clipped_size(wanted: tuple[int, ...], room: tuple[int, ...]) -> tuple[int, int, int]:
+    """Size (z, y, x) of a cutout where there is only so much room.
+
+    Raises
+    ------
+    UserError
+        If a size is not positive.
+
+    Examples
+    --------
+    >>> clipped_size((64, 256, 256), (100, 200, 300))
+    (64, 200, 256)
+    """
+    if len(wanted) != 3 or min(wanted) < 1:
+        raise UserError(f"--cutout {_xyz(wanted)} is not positive; give three sizes X Y Z of at least 1 voxel")
+    z, y, x = (min(w, r) for w, r in zip(wanted, room, strict=True))
     return z, y, x
 
 

@@ -96,6 +96,8 @@ def _store(location: Path):
             path = root / key
             if not path.resolve().is_relative_to(root):
                 raise UserError(f"{path} is a link that leads out of the store; copy the file to its place")
+            if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for, for ever
+                raise UserError(f"{path} is no file; copy the store again")
             if path.name not in NOT_CHUNKS and path.is_file() and path.stat().st_size > most:
                 raise UserError(f"{path} takes more bytes than its voxels; the store is damaged, copy it again")
             return await super().get(key, prototype, byte_range)

@@ -99,7 +99,10 @@ def _open_sample(name: str, shape_hint: tuple[int, int, int] | None, seed: int) 
     try:
         phantom = make_phantom(PhantomSettings(seed=seed, **({} if shape_hint is None else {"shape": shape_hint})))
     except ValueError as error:
-        raise UserError(f"{name}: {error}; choose another --cutout X Y Z") from error
+        told = str(error)
+        if shape_hint is not None:  # in the order of the flag
+            told = told.replace(str(tuple(shape_hint)), " ".join(map(str, reversed(shape_hint))) + " (x y z)")
+        raise UserError(f"{name}: {told.replace('(Z, Y, X) ', '')}; choose another --cutout X Y Z") from error
     em = phantom.em
     return VolumeSource(
         name, em.shape, em.dtype, lambda box: em[box].copy(), phantom.settings.voxel_size_nm, phantom, {"seed": seed}
@@ -113,6 +116,8 @@ def _opener(name: str) -> Callable[[], VolumeSource]:
     file = Path(hdf5["file"]) if hdf5 else path
     if not file.exists():
         raise UserError(f"no such file or folder: {file}{_nearest(file)}")
+    if not (file.is_file() or file.is_dir()):  # a pipe would be waited for, for ever
+        raise UserError(f"{file} is neither a file nor a folder; save what it holds as a file")
     if hdf5 and file.is_file():
         from emlib.volumes.hdf5 import open_hdf5
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from emlib.errors import UserError
-from emlib.volumes.atomic import atomic_path
+from emlib.volumes.atomic import atomic_path, left_by_system
 from emlib.volumes.phantom import Phantom, PhantomSettings, make_phantom
 from emlib.volumes.tiff import write_tiff
 
-README = """# Synthetic phantom, not real data
+README = """{title}
 
 Made by `python fetch_data.py phantom`, seed {seed}, {shape} voxels (x y z), {size} nm (z y x). Everything lies in the
 frame of `em_u8_zyx.tif`, whose sections are displaced by `shifts.csv` (pixels; positive is down and right).
@@ -24,6 +24,7 @@ frame of `em_u8_zyx.tif`, whose sections are displaced by `shifts.csv` (pixels; 
 
     python run_pipeline.py --dataset {folder}/em_u8_zyx.tif --truth {folder}/neurites_i32_zyx.tif
 """
+TITLE = "# Synthetic phantom, not real data"
 
 
 DOMAIN_README = """{title}
@@ -59,7 +60,15 @@ def phantom_settings(
     try:
         return PhantomSettings(**given)
     except ValueError as error:
-        raise UserError(f"phantom: {error}") from error
+        raise UserError(f"phantom: {_as_typed(str(error), given.get('shape'))}") from error
+
+
+def _as_typed(text: str, shape: tuple[int, ...] | None) -> str:
+    """The text of an error with the shape in the order of ``--shape``, X Y Z."""
+    if shape is None:
+        return text
+    typed = f"{' '.join(map(str, reversed(shape)))} (x y z)"
+    return text.replace(str(shape), typed).replace("(Z, Y, X) ", "")
 
 
 def write_phantom(settings: PhantomSettings, folder: str | Path) -> list[Path]:
@@ -75,9 +84,24 @@ def write_phantom(settings: PhantomSettings, folder: str | Path) -> list[Path]:
     -------
     list of Path
         The files written.
+
+    Raises
+    ------
+    UserError
+        If the folder holds other data, or cannot be written.
     """
-    folder, phantom = Path(folder), make_phantom(settings)
-    written = []
+    folder = Path(folder)
+    _check_own(folder, TITLE)
+    phantom, written = make_phantom(settings), []
+    readme = README.format(
+        title=TITLE,
+        seed=settings.seed,
+        shape=" ".join(map(str, reversed(settings.shape))),
+        size=" ".join(f"{v:g}" for v in settings.voxel_size_nm),
+        folder=folder.as_posix(),
+    )
+    with atomic_path(folder / "README.md") as temporary:  # first, so that a run cut short can be run again
+        temporary.write_text(readme, encoding="utf-8")
     for name, array in _arrays(phantom).items():
         path = folder / f"{name}.tif"
         write_tiff(path, array, settings.voxel_size_nm)
@@ -87,14 +111,6 @@ def write_phantom(settings: PhantomSettings, folder: str | Path) -> list[Path]:
         with atomic_path(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
         written.append(path)
-    readme = README.format(
-        seed=settings.seed,
-        shape=" ".join(map(str, reversed(settings.shape))),
-        size=" ".join(f"{v:g}" for v in settings.voxel_size_nm),
-        folder=folder.as_posix(),
-    )
-    with atomic_path(folder / "README.md") as temporary:
-        temporary.write_text(readme, encoding="utf-8")
     return [*written, folder / "README.md"]
 
 
@@ -157,7 +173,7 @@ def write_domain(settings: PhantomSettings, folder: str | Path) -> list[Path]:
         If the folder holds other data, or cannot be written.
     """
     folder = Path(folder)
-    _check_own(folder)
+    _check_own(folder, DOMAIN_TITLE)
     phantom, splits = make_phantom(settings), split_sections(settings.shape[0])
     masks = {name: getattr(phantom, name) for name in ("membranes", "mitochondria", "vesicles")}
     masks["synapses"] = phantom.clefts > 0
@@ -186,14 +202,14 @@ def _write_split(folder: Path, images: dict[str, np.ndarray], sections: list[int
                 Image.fromarray(array[z]).save(temporary / name / f"{z:02d}.png")
 
 
-def _check_own(folder: Path) -> None:
-    """Refuse a folder that holds anything but an earlier phantom of this kind, since its splits are replaced."""
+def _check_own(folder: Path, title: str) -> None:
+    """Refuse a folder that holds anything but an earlier phantom of this kind, since its files are replaced."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; name a folder")
     readme = folder / "README.md"
-    own = readme.is_file() and readme.read_bytes().startswith(DOMAIN_TITLE.encode())
-    if folder.is_dir() and not own and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"--output {folder} holds other data; name an empty folder for the sections of the phantom")
+    own = readme.is_file() and readme.read_bytes().startswith(title.encode())
+    if folder.is_dir() and not own and any(not left_by_system(path.name) for path in folder.iterdir()):
+        raise UserError(f"--output {folder} holds other data; name an empty folder for the phantom")
 
 
 def _arrays(phantom: Phantom) -> dict[str, np.ndarray]:

@@ -66,6 +66,8 @@ def list_sections(folder: Path) -> list[Path]:
         raise UserError(f"{folder} holds no sections; a stack is a folder of {' '.join(SUFFIXES)} images, one each")
     if len({p.suffix.lower() == ".png" for p in paths}) > 1:
         raise UserError(f"{folder} holds both PNG and TIFF images; keep the sections alone in their folder")
+    if odd := [p for p in paths if not p.is_file()]:  # a pipe would be waited for, for ever
+        raise UserError(f"{odd[0]} is no file; move it away, or copy the section itself to its place")
     return sorted(paths, key=_natural)
 
 

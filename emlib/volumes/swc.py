@@ -122,11 +122,15 @@ def write_swc(path: str | Path, skeleton: Skeleton, voxel_size_nm: ZYX) -> None:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is neither a file nor a folder; save the skeletons as a file")
     if not path.is_dir():
         raise UserError(f"no such file or folder of skeletons: {path}")
     files = [file for file in path.iterdir() if file.suffix.lower() == ".swc" and not file.name.startswith(".")]
     if not files:
         raise UserError(f"the folder {path} holds no .swc file; name a file, or a folder with one per skeleton")
+    if odd := [file for file in files if not file.is_file()]:  # a pipe would be waited for, for ever
+        raise UserError(f"{odd[0]} is no file; move it away")
     return sorted(files, key=lambda file: ([int(n) if n.isdigit() else n for n in _parts(file.stem)], file.name))
 
 

@@ -5,12 +5,14 @@ Uncompressed stacks are memory-mapped; of others only the strips or tiles that t
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import contextmanager
 from math import ceil, prod
 from pathlib import Path
 from struct import unpack
 from threading import Lock
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 
@@ -75,6 +77,8 @@ def write_tiff(path: Path, array: np.ndarray, voxel_size_nm: ZYX) -> None:
         metadata = {"axes": "ZYX"}
         for axis, size in zip("ZYX", voxel_size_nm, strict=True):
             metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "nm"}
+        content = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+        metadata["UUID"] = f"urn:uuid:{uuid5(NAMESPACE_OID, content)}"  # tifffile's own is drawn from clock and machine
         tifffile.imwrite(temporary, array, ome=True, photometric="minisblack", metadata=metadata)
 
 

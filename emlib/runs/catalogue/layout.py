@@ -9,6 +9,7 @@ import numpy as np
 
 from emlib.errors import UserError
 from emlib.runs.catalogue.dataset import DataSet, Piece, array_sha256
+from emlib.volumes.atomic import left_by_system
 from emlib.volumes.reading import reading
 
 SOURCE_NOTE = "SOURCE.md"
@@ -49,7 +50,7 @@ def find_fault(path: Path, piece: Piece, *, checksum: bool = True) -> str | None
         What is wrong, to be put behind the file's name; None if the file is right.
     """
     if not path.is_file():
-        return "is missing"
+        return "is no file" if path.exists() else "is missing"
     try:
         shape, dtype = _header(path)
         if (shape, dtype) != (piece.shape, piece.dtype):
@@ -85,7 +86,7 @@ def check_layout(dataset: DataSet, folder: Path) -> None:
 def check_alone(dataset: DataSet, folder: Path) -> None:
     """Check that ``folder`` holds nothing but the data set, since every image in it would be read as a part of it.
 
-    Hidden files do no harm and may stay.
+    Hidden files, and those that Windows leaves in any folder, do no harm and may stay.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def check_alone(dataset: DataSet, folder: Path) -> None:
     known = {piece.path for piece in dataset.pieces} | {SOURCE_NOTE}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
         inside = path.relative_to(folder)
-        if path.is_file() and inside.as_posix() not in known and not any(p.startswith(".") for p in inside.parts):
+        if path.is_file() and inside.as_posix() not in known and not any(map(left_by_system, inside.parts)):
             raise UserError(f"{path} is no part of {dataset.name}; move it away or choose another --output")
 
 

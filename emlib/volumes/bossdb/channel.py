@@ -11,11 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from emlib.errors import UserError
+from emlib.volumes.bossdb.answers import check_cutout
 from emlib.volumes.bossdb.cache import BlockCache
 from emlib.volumes.bossdb.description import Description, describe, refuse_annotation, refuse_resolution
 from emlib.volumes.bossdb.errors import NetworkUnreachable
 from emlib.volumes.bossdb.names import explain_unknown
-from emlib.volumes.bossdb.npy_answers import repack_npy
 from emlib.volumes.bossdb.options import BossOptions
 from emlib.volumes.bossdb.server import Server
 from emlib.volumes.bossdb.uri import BossUri, parse_uri
@@ -40,7 +40,8 @@ def open_bossdb(
         ``bossdb://collection/experiment/channel``
     options : BossOptions, optional
         Where the server is, how patiently it is asked, at which resolution, and where blocks are kept. With a cache,
-        what is in it can be read while the server is out of reach.
+        what is in it can be read while the server is out of reach; it is never compared with the server again, unless
+        ``refresh`` fetches all anew.
     labels : bool
         Whether ids are wanted: annotation channels are refused otherwise.
     progress : bool
@@ -69,13 +70,15 @@ def open_bossdb(
     cache = None
     if options.cache_dir is not None:
         cache = BlockCache(options.cache_dir, server.host, uri.rstrip("/"), options.resolution, note)
-    whole = _described(server, uri, names, cache, note)
+    whole = _described(server, uri, names, None if options.refresh else cache, note)
+    if cache:
+        cache.put_description(asdict(whole))
     refuse_resolution(uri, whole, options.resolution)
     if not labels:
         refuse_annotation(uri, whole)
     level, dtype = whole.at(options.resolution), np.dtype(whole.dtype)
-    server.remote.volume_service.session.hooks["response"].append(repack_npy(dtype))
-    channel = _Channel(server, uri, names, level, options.resolution, cache, progress)
+    server.remote.volume_service.session.hooks["response"].append(check_cutout(dtype))
+    channel = _Channel(server, uri, names, level, cache, progress)
     notes: dict[str, Any] = {"host": server.host, "frame_origin": list(level.start), "resolution": options.resolution}
     if options.resolution != whole.base_resolution and not whole.downsampled:
         line = f"the server says that resolution {options.resolution} of {uri} has not been made; it may be all black"
@@ -86,7 +89,7 @@ def open_bossdb(
 def _described(
     server: Server, uri: str, names: BossUri, cache: BlockCache | None, note: Callable[[str], None]
 ) -> Description:
-    """The server's description; while it is out of reach, the one that is kept beside the blocks."""
+    """The server's description; while it is out of reach, the one that is kept beside the blocks, if that may serve."""
     try:
         with explain_unknown(server, uri, names):
             found = describe(server, uri, names)
@@ -97,8 +100,6 @@ def _described(
         note(f"{error}. Using what is kept in {cache.folder}")
         tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
         return Description(**tuples)
-    if cache:
-        cache.put_description(asdict(found))
     return found
 
 
@@ -111,14 +112,13 @@ class _Channel:
         uri: str,
         names: BossUri,
         level: Description,
-        resolution: int,
         cache: BlockCache | None,
         progress: bool,
     ) -> None:
         from intern.resource.boss.resource import ChannelResource
 
         self.server, self.uri, self.level = server, uri, level
-        self.resolution, self.cache, self.progress = resolution, cache, progress
+        self.cache, self.progress = cache, progress
         self.resource = ChannelResource(
             names.channel, names.collection, names.experiment, type=level.type, datatype=level.dtype
         )
@@ -143,13 +143,13 @@ class _Channel:
         """A block in coordinates of the server's frame."""
         offset, shape = tuple(s.start for s in block), tuple(s.stop - s.start for s in block)
         dtype = np.dtype(self.level.dtype)
-        found = self.cache.get(offset, shape, dtype) if self.cache else None
+        found = self.cache.get(offset, shape, dtype) if self.cache and not self.server.options.refresh else None
         if found is not None:
             return found
         z, y, x = ([s.start, s.stop] for s in block)
 
         def fetch(remote: Any) -> np.ndarray:
-            return remote.get_cutout(self.resource, self.resolution, x, y, z, parallel=False)
+            return remote.get_cutout(self.resource, self.server.options.resolution, x, y, z, parallel=False)
 
         kept = f"{done} are kept in {self.cache.folder}; " if self.cache else ""
         found = self.server.ask(self.uri, fetch, kept=kept, retrying=retrying)

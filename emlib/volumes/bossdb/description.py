@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from emlib.volumes.units import nm_per, voxel_size
 from emlib.volumes.volume import ZYX
 
 ANISOTROPIC, ISOTROPIC = "anisotropic", "isotropic"
+UNREAD = "which is not read: EM is uint8 or uint16, labels are uint64"
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,27 @@ def describe(server: Server, uri: str, names: tuple[str, str, str]) -> Descripti
     NetworkUnreachable
         If the server does not answer.
     UserError
-        If it answers with an error or with nonsense, or the frame is empty.
+        If it answers with an error or with nonsense, the voxels are of a type that is not read, or the frame is empty.
     """
     from intern.resource.boss.resource import ExperimentResource
 
-    collection, experiment, channel = names
-    found = server.ask(uri, lambda remote: _checked_channel(remote.get_channel(channel, collection, experiment)))
+    collection, experiment, _ = names
+    found = server.ask(uri, lambda remote: _checked_channel(get_channel(remote, uri, names)))
     project = server.ask(uri, lambda remote: remote.get_project(ExperimentResource(experiment, collection)))
     return build_description(uri, found, project, ask_frame(server, uri, project))
+
+
+def get_channel(remote: Any, uri: str, names: tuple[str, str, str]) -> Any:
+    """Return a channel as the client describes it; a `UserError` names the type of voxels that it does not know."""
+    collection, experiment, channel = names
+    try:
+        return remote.get_channel(channel, collection, experiment)
+    except ValueError as error:
+        found = re.fullmatch(r"(.*) is not a valid data type\.", str(error), re.DOTALL)
+        if found is None:
+            raise
+        told = re.sub(r"[^\w.<>|=-]", "?", found[1])[:20] or "no type"
+        raise UserError(f"{uri} holds {told}, {UNREAD}; name another channel") from error
 
 
 def ask_frame(server: Server, uri: str, project: Any) -> Any:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 
 from emlib.errors import UserError
 from emlib.volumes.bossdb.options import TOKEN_PLACES
 from emlib.volumes.bossdb.uri import FORM
+
+NOT_NOW = (408, 425, 429)  # time-out, too early, too many requests: the statuses of 4xx that a moment may heal
+REMEDY = "check the network, or use sample://phantom"
 
 
 class NetworkUnreachable(UserError):
@@ -32,14 +38,13 @@ def told(error: Exception, uri: str, host: str, opening: bool, kept: str = "") -
         What became of the blocks so far, for a server that dies midway.
     """
     if (status := http_status(error)) is not None:
-        return UserError(f"{uri}: {host} answered HTTP {status}; {_advice(status)}")
+        return UserError(f"{uri}: {host} answered HTTP {status}; {_advice(status, retry_after_s(error))}")
     if _certificate(error):
         return UserError(f"{uri}: the certificate of {host} is not accepted; check the clock and the proxy")
     if _connection(error):
         why = _why(error)
         if opening:
-            remedy = "check the network, or use sample://phantom"
-            return NetworkUnreachable(f"{uri}: {host} cannot be reached ({why}); {remedy}")
+            return NetworkUnreachable(f"{uri}: {host} cannot be reached ({why}); {REMEDY}")
         longer = " with a longer --network_timeout" if why == "time-out" else ""
         return UserError(f"{uri}: {host} stopped answering ({why}); {kept}try again{longer}")
     kind = type(error).__name__
@@ -54,11 +59,12 @@ def told(error: Exception, uri: str, host: str, opening: bool, kept: str = "") -
 def worth_another_try(error: Exception, opening: bool) -> bool:
     """Whether the same request may go well a moment later.
 
-    A status of 4xx never heals. While the server has not been heard of, neither does a host that is not there: the run
-    should tell so at once. Everything else may: 5xx, a reset, a time-out, a body that breaks off or makes no sense.
+    A status of 4xx never heals, but for those that say "not now". While the server has not been heard of, neither does
+    a host that is not there: the run should tell so at once. Everything else may: 5xx, a reset, a time-out, a body that
+    breaks off or makes no sense.
     """
     if (status := http_status(error)) is not None:
-        return status >= 500
+        return status >= 500 or status in NOT_NOW
     return not (_certificate(error) or isinstance(error, MemoryError) or (opening and _never_connected(error)))
 
 
@@ -71,6 +77,20 @@ def http_status(error: BaseException) -> int | None:
         if isinstance(cause, HTTPError) and status is not None:
             return int(status)
     return None
+
+
+def retry_after_s(error: BaseException) -> float:
+    """Return how many seconds the server asks to wait (``Retry-After``, a number or a date); 0 if it does not say.
+
+    RFC 9110, section 10.2.3.
+    """
+    for cause in _chain(error):
+        said = str(getattr(getattr(cause, "response", None), "headers", {}).get("Retry-After", "")).strip()
+        if said.isdecimal():
+            return float(said)
+        with suppress(ValueError, OverflowError):
+            return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    return 0.0
 
 
 def redacted(error: Exception, tokens: Iterable[str]) -> Exception:
@@ -129,9 +149,11 @@ def _why(error: BaseException) -> str:
     return "the answer broke off" if broke else "no connection"
 
 
-def _advice(status: int) -> str:
+def _advice(status: int, wait_s: float) -> str:
     if status in (401, 403):
         return f"check the token in {TOKEN_PLACES}"
     if status == 404:
         return f"check the names, {FORM}"
-    return "try again later" if status >= 500 or status == 429 else "check the address and the cutout"
+    if status >= 500 or status in NOT_NOW:
+        return f"try again in {wait_s:.0f} s" if wait_s else "try again later"
+    return "check the address and the cutout"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from emlib.errors import UserError
-from emlib.volumes.bossdb.description import ask_frame, build_description
+from emlib.volumes.bossdb.description import UNREAD, ask_frame, build_description, get_channel
+from emlib.volumes.bossdb.errors import NOT_NOW, REMEDY, NetworkUnreachable
 from emlib.volumes.bossdb.names import explain_unknown, list_names, nearest
 from emlib.volumes.bossdb.options import BossOptions
 from emlib.volumes.bossdb.server import Server
@@ -18,6 +20,7 @@ from emlib.volumes.bossdb.uri import SCHEME, parse_listing_uri
 if TYPE_CHECKING:
     import pandas as pd
 
+LIST_REMEDY = "check the network and the proxy, and run it again; to work without, --dataset sample://phantom"
 COLUMNS = ("experiment", "channel", "type", "dtype", "size_x", "size_y", "size_z")
 COLUMNS = (*COLUMNS, "voxel_z_nm", "voxel_y_nm", "voxel_x_nm", "resolutions", "hierarchy", "note")
 
@@ -53,9 +56,12 @@ def list_bossdb(uri: str, options: BossOptions | None = None, *, progress: bool 
 
     names = parse_listing_uri(uri)
     server = Server(options or BossOptions())
-    with explain_unknown(server, uri, names):
-        experiments = list_names(server, uri, names[:1]) if len(names) == 1 else [names[1]]
-        channels = {e: _channels(server, uri, names, e) for e in experiments}
+    try:
+        with explain_unknown(server, uri, names):
+            experiments = list_names(server, uri, names[:1]) if len(names) == 1 else [names[1]]
+            channels = {e: _channels(server, uri, names, e) for e in experiments}
+    except NetworkUnreachable as error:  # nothing can be listed in its place
+        raise NetworkUnreachable(str(error).replace(REMEDY, LIST_REMEDY)) from error
     if not experiments:
         raise UserError(f"{uri} holds no experiment that this token may see; name another collection")
     rows = []
@@ -91,7 +97,8 @@ def _experiment_rows(
         rows.append({"experiment": experiment, "channel": name, "note": ""})
         where = f"{SCHEME}{collection}/{experiment}/{name}"
         try:
-            channel = server.ask(where, lambda remote, name=name: remote.get_channel(name, collection, experiment))
+            names = (collection, experiment, name)
+            channel = server.ask(where, partial(get_channel, uri=where, names=names))
             rows[-1] |= _row(build_description(where, channel, project, frame))
         except UserError as error:
             rows[-1]["note"] = _refused(error)
@@ -100,11 +107,13 @@ def _experiment_rows(
 
 
 def _refused(error: UserError) -> str:
-    """A status of 4xx in two words; anything else ends the listing."""
-    status = re.search(r"answered (HTTP 4\d\d)", str(error))
-    if status is None:
+    """A status of 4xx or a type in a few words; anything else, and a server that is busy, ends the listing."""
+    if unread := re.search(rf"holds \S+(?=, {UNREAD})", str(error)):
+        return unread[0]
+    status = re.search(r"answered HTTP (4\d\d)", str(error))
+    if status is None or int(status[1]) in NOT_NOW:
         raise error
-    return status[1]
+    return f"HTTP {status[1]}"
 
 
 def _row(found: Any) -> dict[str, Any]:

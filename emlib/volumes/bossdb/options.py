@@ -35,6 +35,8 @@ class BossOptions:
         ``INTERN_HOST`` and ``INTERN_TOKEN`` hold, then ``~/.intern/intern.cfg``, then the public server.
     cache_dir : path, optional
         Folder that keeps the blocks; None keeps none.
+    refresh : bool
+        Fetch all blocks anew, and keep those in place of the old ones.
     backoff_s : float
         Wait before the second try; it doubles from try to try.
     """
@@ -44,6 +46,7 @@ class BossOptions:
     resolution: int = 0
     config_file: str | Path | None = None
     cache_dir: str | Path | None = None
+    refresh: bool = False
     backoff_s: float = 0.5
 
     def __post_init__(self) -> None:
@@ -68,15 +71,24 @@ def connect(options: BossOptions) -> tuple[BossRemote, set[str]]:
     except Exception:  # its text, and the errors it comes from, may hold the token
         raise UserError(f"{where} is no intern.cfg: it needs [Default] with protocol, host and token") from None
     services = (remote.project_service, remote.metadata_service, remote.volume_service)
-    for service in services:
+    for service in services:  # no value is quoted: a token that stands in the wrong place is one
         if service.base_protocol not in ("http", "https"):
-            raise UserError(f"{where}: the protocol of a Boss server is http or https, not {service.base_protocol!r}")
+            raise UserError(f"{where}: the protocol of a Boss server is http or https, not what it names")
         if not re.fullmatch(r"[\w.:\[\]-]+", service.base_url):
-            raise UserError(f"{where}: {service.base_url!r} is no host; it has the form {PUBLIC['host']}")
+            raise UserError(f"{where}: what it gives for the host is none; it has the form {PUBLIC['host']}")
         if not re.fullmatch(r"[\x21-\x7e]+", service.auth):  # before a library complains, and quotes it
             raise UserError(f"{where}: the token has characters that no token has; check {TOKEN_PLACES}")
         service.session_send_opts = {**service.session_send_opts, "timeout": options.timeout_s}
     return remote, {service.auth for service in services}
+
+
+def server_address(config_file: str | Path | None) -> str:
+    """Return protocol and host of the configured server, as ``https://api.bossdb.io``; empty if that is not whole."""
+    try:
+        remote, _ = connect(BossOptions(config_file=config_file))
+    except UserError:  # told by what asks the server
+        return ""
+    return f"{remote.project_service.base_protocol}://{remote.project_service.base_url}"
 
 
 def _settings(config_file: str | Path | None) -> tuple[dict[str, str] | str, str]:
@@ -98,6 +110,8 @@ def _settings(config_file: str | Path | None) -> tuple[dict[str, str] | str, str
 
 def _readable(path: Path) -> str:
     """The path, if it is a file that can be read: else `intern` would silently take the environment instead."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise UserError(f"--boss_config {path} is no file; give one in the form of intern.cfg")
     try:
         path.read_text()
     except (OSError, UnicodeDecodeError) as error:

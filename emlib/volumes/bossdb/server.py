@@ -9,11 +9,12 @@ from threading import Thread
 from typing import Any
 
 from emlib.errors import UserError
-from emlib.volumes.bossdb.errors import http_status, redacted, told, worth_another_try
+from emlib.volumes.bossdb.errors import http_status, redacted, retry_after_s, told, worth_another_try
 from emlib.volumes.bossdb.options import BossOptions, connect
 
 GRACE_S = 0.2  # the library's own time-out comes first: it tells a connection that was never made from a silent one
 LONGEST_WAIT_S = 20.0
+LONGEST_ASKED_S = 120.0  # of what a server may ask for; one that is busy for longer is left alone
 
 
 class Server:
@@ -48,6 +49,9 @@ class Server:
     ) -> Any:
         """Make a request, again if it fails in a way that may heal, with growing pauses.
 
+        A pause is never shorter than the server asks for (``Retry-After``). Where it asks for more than two minutes,
+        the request is given up at once: to come back earlier would only keep it busy.
+
         Parameters
         ----------
         uri : str
@@ -77,12 +81,14 @@ class Server:
             except Exception as error:
                 line = told(error, uri, self.host, not self.heard, kept)
                 self.heard = self.heard or http_status(error) is not None
-                if attempt == tries or not worth_another_try(error, not self.heard):
+                asked = retry_after_s(error)
+                healing = worth_another_try(error, not self.heard) and asked <= LONGEST_ASKED_S
+                if attempt == tries or not healing:
                     raise line from redacted(error, self._tokens)
             else:
                 self.heard = True
                 return answer
-            pause = _pause(self.options.backoff_s, attempt)
+            pause = max(asked, _pause(self.options.backoff_s, attempt))
             retrying(f"try {attempt + 1} of {tries} in {pause:.1f} s")
             time.sleep(pause)
         raise AssertionError("the last try returns or raises")
