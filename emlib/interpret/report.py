@@ -18,8 +18,9 @@ from emlib.learn.models.checkpoint import Checkpoint
 from emlib.publish.figure_interpret import ablation_figure, deletion_figure, importance_figure
 from emlib.publish.figure_overlap import overlap_figure
 from emlib.publish.page import save_figure
-from emlib.runs.artefacts import SYNTHETIC_MARK, Outputs
+from emlib.runs.artefacts import Outputs
 from emlib.runs.runlog import versions
+from emlib.volumes.synthetic import SYNTHETIC_MARK
 
 
 def channel_analysis(

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from emlib.errors import UserError
 from emlib.learn.datasets.sections import Sections
 from emlib.learn.normalisation import Normalisation
+from emlib.learn.out_of_memory import OutOfMemory, memory_ran_out
 
 GRID = 32  # tiles begin and end at its multiples, so that pooling falls on the same pixels in all of them
-_CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def predict_section(
     ValueError
         If the image is not two-dimensional or is empty.
     UserError
-        If memory runs out, or the model gives what is no number.
+        If the model gives what is no number; an `OutOfMemory` if memory runs out.
 
     Examples
     --------
@@ -258,11 +258,9 @@ def _memory_told(device: torch.device) -> Iterator[None]:
     advice = f"out of memory while predicting on {device.type}; use a smaller {smaller}"
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise UserError(advice) from error
-    except RuntimeError as error:  # what the CPU's allocator raises has no class of its own
-        if any(text in str(error) for text in _CPU_MESSAGES):
-            raise UserError(advice) from error
+    except Exception as error:
+        if memory_ran_out(error):
+            raise OutOfMemory(advice) from error
         raise
 
 

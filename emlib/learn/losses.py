@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emlib.errors import UserError
-from emlib.volumes.bossdb.names import nearest
+from emlib.errors import UserError, nearest
 
 SMOOTH = 1.0  # pixels; keeps Dice defined and its gradient finite where an organelle is absent
 Weights = Sequence[float] | torch.Tensor | None
@@ -189,7 +188,7 @@ def parse_loss(text: str, organelle_weights: Sequence[float] | None = None) -> L
         if not name:
             raise UserError(f"the loss {text[:80]!r} lacks a name; write it like dice+0.5*focal+bce")
         if name not in LOSSES:
-            raise UserError(f"there is no loss {name[:40]!r}; {nearest(name[:40], [*LOSSES], 'loss')}")
+            raise UserError(f"there is no loss {name[:40]!r}; {nearest(name[:40], [*LOSSES])}")
         terms.append((_factor(factor, text) if star else 1.0, name))
     return LossSum(terms, organelle_weights)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emlib.errors import UserError
-from emlib.runs.artefacts import SYNTHETIC_MARK, write_text
+from emlib.runs.artefacts import write_text
+from emlib.volumes.synthetic import SYNTHETIC_MARK
 
 
 def remove_marks(root: Path, folders: Iterable[str] = ("data", "tables")) -> None:

@@ -17,8 +17,8 @@ import pandas as pd
 
 from emlib.errors import UserError
 from emlib.volumes.atomic import atomic_path, remove_stale
+from emlib.volumes.synthetic import SYNTHETIC_MARK
 
-SYNTHETIC_MARK = "SYNTHETIC_PHANTOM_NOT_REAL_DATA.txt"
 FOLDERS = ("data", "tables", "figures", "runs")
 
 

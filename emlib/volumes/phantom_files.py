@@ -10,6 +10,7 @@ import numpy as np
 from emlib.errors import UserError
 from emlib.volumes.atomic import atomic_path, left_by_system
 from emlib.volumes.phantom import Phantom, PhantomSettings, make_phantom
+from emlib.volumes.synthetic import SYNTHETIC_MARK
 from emlib.volumes.tiff import write_tiff
 
 README = """{title}
@@ -165,7 +166,7 @@ def write_domain(settings: PhantomSettings, folder: str | Path) -> list[Path]:
     Returns
     -------
     list of Path
-        The folders of the splits, and the README.
+        The folders of the splits, the README, and the file that marks them as synthetic.
 
     Raises
     ------
@@ -187,9 +188,11 @@ def write_domain(settings: PhantomSettings, folder: str | Path) -> list[Path]:
     )
     with atomic_path(folder / "README.md") as temporary:  # first, so that a run cut short can be run again
         temporary.write_text(readme, encoding="utf-8")
+    with atomic_path(folder / SYNTHETIC_MARK) as temporary:
+        temporary.write_text(f"{DOMAIN_TITLE[2:]}; see README.md\n", encoding="utf-8")
     for split, sections in splits.items():
         _write_split(folder / split, images, sections)
-    return [*(folder / split for split in splits), folder / "README.md"]
+    return [*(folder / split for split in splits), folder / "README.md", folder / SYNTHETIC_MARK]
 
 
 def _write_split(folder: Path, images: dict[str, np.ndarray], sections: list[int]) -> None:

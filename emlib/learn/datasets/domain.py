@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from emlib.errors import UserError
+from emlib.errors import UserError, nearest
 from emlib.evaluation.mask_inputs import RAW, organelle_folders
 from emlib.learn.datasets.images import read_grey, read_mask
 from emlib.learn.datasets.mask_levels import foreground, levels
 from emlib.threads import map_threads
-from emlib.volumes.bossdb.names import nearest
 from emlib.volumes.sections import list_sections
 
 SPLITS = ("train", "val", "test")
@@ -84,7 +83,7 @@ def find_split(data_root: str | Path, domain: str, split: str, organelles: Itera
         raise UserError(f"{folder} has no masks; put those of each organelle in a folder beside {RAW}")
     for name in names:
         if name not in found:
-            raise UserError(f"{folder} has no masks of {name!r}; {nearest(name, list(found), 'organelle')}")
+            raise UserError(f"{folder} has no masks of {name!r}; {nearest(name, list(found))}")
         if name == "average":
             raise UserError(f"no organelle can be called average, as the mean over organelles is; rename {found[name]}")
     raw = files_by_name(folder / RAW)
@@ -221,7 +220,7 @@ def _domain_folder(root: Path, domain: str) -> Path:
         return root / domain
     if not there:
         raise UserError(f"{root} holds no data set (DOMAIN/train/{RAW} …); {fetch}")
-    raise UserError(f"{root} holds no data set {domain!r}; {nearest(domain, there, 'data set')}")
+    raise UserError(f"{root} holds no data set {domain!r}; {nearest(domain, there)}")
 
 
 def _splits(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -84,9 +85,7 @@ class PatchBatches:
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step {step} of {self.steps_per_epoch}")
         size, wide = self.settings.size, self._source_size()
-        first = (step * self.world + self.rank) * self.settings.batch_size
-        samples = range(first, first + self.settings.batch_size)
-        places = self._plan(epoch).take(samples, axis=0, mode="wrap")
+        samples, places = self._samples(epoch, step)
         images = np.empty((len(places), 1, wide, wide), np.float32)
         masks = np.empty((len(places), len(self.sections.organelles), wide, wide), np.uint8)
         border = (wide - size) // 2
@@ -98,6 +97,19 @@ class PatchBatches:
             rngs = [np.random.default_rng([self.seed, SAMPLES, epoch, sample]) for sample in samples]
             tensors = augment(*tensors, self.augment, rngs, size)
         return torch.from_numpy(self.normalisation.apply(tensors[0].numpy())), tensors[1].float()
+
+    def describe(self, epoch: int, step: int) -> str:
+        """Return the section and the first row and column of each patch of a batch, before augmentation.
+
+        Examples
+        --------
+        Three patches from two sections: ``section 07 at y, x (0, 128), (64, 32); section 11 at y, x (0, 0)``.
+        """
+        _, places = self._samples(epoch, step)
+        corners: dict[str, list[str]] = {}
+        for index, row, column in places:
+            corners.setdefault(self.sections.names[index], []).append(f"({row}, {column})")
+        return "; ".join(f"section {name} at y, x {', '.join(each)}" for name, each in corners.items())
 
     def loader(
         self, epoch: int, first_step: int = 0, workers: int = 0, device: torch.device | str | None = None
@@ -118,7 +130,13 @@ class PatchBatches:
             own = torch.Generator()  # else the loader draws from the global one, and so changes the dropout after it
             pin = device is not None and torch.device(device).type == "cuda"
             batches = DataLoader(
-                _Epoch(self, epoch), None, sampler=steps, num_workers=workers, generator=own, pin_memory=pin
+                _Epoch(self, epoch),
+                None,
+                sampler=steps,
+                num_workers=workers,
+                generator=own,
+                pin_memory=pin,
+                worker_init_fn=_leave_ctrl_c,
             )
         for images, masks in batches:
             yield images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
@@ -133,6 +151,12 @@ class PatchBatches:
         pixels = sum(y * x for y, x in map(self.sections.shape, indices))
         return sum(np.count_nonzero(self.sections.masks(index), axis=(1, 2)) for index in indices) / pixels
 
+    def _samples(self, epoch: int, step: int) -> tuple[range, np.ndarray]:
+        """Numbers of the patches of a batch within their epoch, and (B, 3) section, row, column."""
+        first = (step * self.world + self.rank) * self.settings.batch_size
+        samples = range(first, first + self.settings.batch_size)
+        return samples, self._plan(epoch).take(samples, axis=0, mode="wrap")
+
     def _plan(self, epoch: int) -> np.ndarray:
         if self._planned is None or self._planned[0] != epoch:
             self._planned = epoch, self._places.epoch(epoch)
@@ -143,6 +167,11 @@ class PatchBatches:
         if self.augment is None:
             return self.settings.size
         return margin(self.augment, self.settings.size)
+
+
+def _leave_ctrl_c(worker: int) -> None:
+    """In a worker process: Ctrl-C is for the one that it works for, which ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Epoch(Dataset):

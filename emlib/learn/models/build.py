@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from emlib.errors import UserError
-from emlib.volumes.bossdb.names import nearest
+from emlib.errors import UserError, nearest
 
 # name: (module, class); the module is imported when its network is first asked for
 NETWORKS = {
@@ -46,7 +45,7 @@ def build_model(architecture: Mapping[str, Any]) -> nn.Module:
     arguments = dict(architecture)
     name, organelles = arguments.pop("name", None), arguments.pop("organelles", ())
     if not isinstance(name, str) or name not in NETWORKS:
-        raise UserError(f"there is no network {str(name)[:60]!r}; {nearest(str(name)[:60], [*NETWORKS], 'network')}")
+        raise UserError(f"there is no network {str(name)[:60]!r}; {nearest(str(name)[:60], [*NETWORKS])}")
     names = organelles if isinstance(organelles, (list, tuple)) else ()
     if not names or not all(isinstance(n, str) and n for n in names):
         raise UserError(f"the network {name} needs the name of at least one organelle")
@@ -57,7 +56,7 @@ def build_model(architecture: Mapping[str, Any]) -> nn.Module:
     known = [key for key in inspect.signature(network).parameters if key != "organelles"]
     for key in arguments:
         if key not in known:
-            raise UserError(f"the network {name} has no setting {str(key)[:60]!r}; {nearest(str(key)[:60], known, '')}")
+            raise UserError(f"the network {name} has no setting {str(key)[:60]!r}; {nearest(str(key)[:60], known)}")
     try:
         return network(tuple(names), **arguments)
     except (TypeError, ValueError) as error:

@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from emlib.errors import UserError
-
-_CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+from emlib.learn.out_of_memory import memory_ran_out
 
 
 @contextmanager
@@ -29,7 +26,7 @@ def memory_told(doing: str) -> Iterator[None]:
     Examples
     --------
     >>> with memory_told("training"):
-    ...     torch.empty(2**60)
+    ...     raise MemoryError
     Traceback (most recent call last):
     ...
     emlib.errors.UserError: out of memory while training; use a smaller --batch_size, then a smaller --patch_size
@@ -37,10 +34,8 @@ def memory_told(doing: str) -> Iterator[None]:
     advice = f"out of memory while {doing}; use a smaller --batch_size, then a smaller --patch_size"
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise UserError(advice) from error
-    except RuntimeError as error:  # what the CPU's allocator raises has no class of its own
-        if any(text in str(error) for text in _CPU_MESSAGES):
+    except Exception as error:
+        if memory_ran_out(error):
             raise UserError(advice) from error
         raise
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from emlib.errors import UserError
 from emlib.volumes.bossdb.description import UNREAD, ask_frame, build_description, get_channel
 from emlib.volumes.bossdb.errors import NOT_NOW, REMEDY, NetworkUnreachable
-from emlib.volumes.bossdb.names import explain_unknown, list_names, nearest
+from emlib.volumes.bossdb.names import explain_unknown, hint, list_names
 from emlib.volumes.bossdb.options import BossOptions
 from emlib.volumes.bossdb.server import Server
 from emlib.volumes.bossdb.uri import SCHEME, parse_listing_uri
@@ -77,7 +77,7 @@ def _channels(server: Server, uri: str, names: tuple[str, ...], experiment: str)
     if len(names) < 3:
         return there
     if names[2] not in there:
-        raise UserError(f"{uri}: no channel {names[2]} in {names[0]}/{names[1]}; {nearest(names[2], there, 'channel')}")
+        raise UserError(f"{uri}: no channel {names[2]} in {names[0]}/{names[1]}; {hint(names[2], there, 'channel')}")
     return [names[2]]
 
 

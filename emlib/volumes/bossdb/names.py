@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emlib.errors import UserError
+from emlib.errors import UserError, nearest
 from emlib.volumes.bossdb.errors import NetworkUnreachable
 from emlib.volumes.bossdb.server import Server
 
 KINDS = ("collection", "experiment", "channel")
-SHOWN = 6
 
 
 @contextmanager
@@ -49,7 +47,7 @@ def _explained(server: Server, uri: str, names: tuple[str, ...]) -> str | None:
         if name in there:  # it exists, so the 404 was about something else
             return None
         parent = f" in {'/'.join(names[: depth - 1])}" if depth > 1 else ""
-        return f"{uri}: {server.host} answered HTTP 404: no {kind} {name}{parent}; {nearest(name, there, kind)}"
+        return f"{uri}: {server.host} answered HTTP 404: no {kind} {name}{parent}; {hint(name, there, kind)}"
     return None
 
 
@@ -69,19 +67,6 @@ def list_names(server: Server, uri: str, parents: tuple[str, ...], tries: int | 
     return server.ask(uri, request, tries=tries)
 
 
-def nearest(name: str, there: list[str], kind: str) -> str:
-    """Return a hint at the names that are most like an unknown one, or else at all.
-
-    Examples
-    --------
-    >>> nearest("EM", ["em", "labels"], "channel"), nearest("x", ["em", "labels"], "channel")
-    ('did you mean em?', 'there is em, labels')
-    """
-    lower = {known.lower(): known for known in there}
-    close = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    if not there:
-        return f"there is no {kind} to be seen with this token; check the names before it"
-    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
-    return f"there is {', '.join(there[:SHOWN])}{more}"
+def hint(name: str, there: list[str], kind: str) -> str:
+    """Return a hint at the names like an unknown one; where there is none at all, the token may be why."""
+    return nearest(name, there) if there else f"there is no {kind} to be seen with this token; check the names before it"
