@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground floor up; a module may import from its own floor and from those before it.
-FLOORS = ["errors", "threads", "volumes", "runs", "measure", "publish", "evaluation", "learn", "stages", "interpret", "pipeline"]
+FLOORS = [
+    *("errors", "threads", "volumes", "runs", "measure", "publish"),
+    *("evaluation", "learn", "stages", "interpret", "pipeline"),
+]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 HEAVY = ("torch", "napari", "PySide6", "timm")
 

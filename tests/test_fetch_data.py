@@ -479,7 +479,8 @@ def test_the_phantom_as_sections_for_training(tmp_path, run_script):
     kinds = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     organelles = ("raw", "membranes", "mitochondria", "vesicles", "synapses")
     assert kinds == {f"{split}/{what}" for split in ("train", "val", "test") for what in organelles}
-    assert "not real data" in (folder / "README.md").read_text(encoding="utf-8")
+    for name in ("README.md", "SYNTHETIC_PHANTOM_NOT_REAL_DATA.txt"):
+        assert "not real data" in (folder / name).read_text(encoding="utf-8") and name in made.stdout
     images = {p: np.asarray(Image.open(p)) for p in sorted(folder.rglob("*.png"))}
     assert len(images) == 7 * 5 and {(a.shape, a.dtype.name) for a in images.values()} == {((80, 96), "uint8")}
     for what in organelles[1:]:

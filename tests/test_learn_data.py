@@ -1,7 +1,11 @@
 """Data for training: what is found, what is refused, and which patches come out."""
 
+import multiprocessing
+import os
 import pickle
+import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from emlib.learn.datasets.patches import PatchBatches, PatchSettings, reflected_
 from emlib.learn.datasets.sections import grey_statistics, open_sections
 from emlib.learn.normalisation import Normalisation
 from emlib.learn.transforms import PRESETS
+from emlib.volumes.synthetic import SYNTHETIC_MARK
 
 PLAIN = Normalisation()
 ORGANELLES = ("membranes", "mitochondria", "synapses", "vesicles")
@@ -57,6 +62,15 @@ def test_organelles_and_sections_are_found_from_the_folders(tiny_domain):
     assert all(section.masks.keys() == set(ORGANELLES) for section in split.sections)
     assert all(path.stem == section.name for section in split.sections for path in section.masks.values())
     assert train(tiny_domain, ["vesicles", "membranes"]).organelles == ("vesicles", "membranes")
+
+
+def test_the_mark_of_synthetic_data_is_no_data(own_domain):
+    mark = own_domain / "phantom" / SYNTHETIC_MARK
+    assert "not real data" in mark.read_text(encoding="utf-8")
+    for folder in (own_domain, own_domain / "phantom" / "train", own_domain / "phantom" / "train" / "raw"):
+        shutil.copy(mark, folder)
+    split = train(own_domain)
+    assert split.organelles == ORGANELLES and len(open_sections(split)) == 8 and check_splits([split], 96) == []
 
 
 def test_a_split_without_masks_can_be_opened_when_none_is_asked_for(tiny_domain):
@@ -367,6 +381,36 @@ def test_a_batch_depends_on_seed_epoch_and_step_alone(tiny_domain, sampling):
     assert equal(list(one.loader(1))[2], late) and equal(next(one.loader(1, first_step=2)), late)
     assert not equal(one.batch(0, 2), late)
     assert not equal(batches(sections, seed=1, **how).batch(1, 2), late)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_batch_is_described_by_sections_and_corners(tiny_domain, rank):
+    sections = open_sections(train(tiny_domain))
+    made = batches(sections, rank=rank, world=2, patches_per_epoch=13)
+    assert made.steps_per_epoch == 2
+    for step in (0, 1):
+        described = []
+        for part in made.describe(3, step).split("; "):
+            name, corners = re.fullmatch(r"section (\S+) at y, x (.+)", part).groups()
+            image = sections.image(sections.names.index(name))
+            for y, x in re.findall(r"\((\d+), (\d+)\)", corners):
+                described.append(image[int(y) : int(y) + 32, int(x) : int(x) + 32] / 255)
+        shown = sorted(image.ravel().tolist() for image in made.batch(3, step)[0].numpy())
+        expected = sorted(np.float32(crop).ravel().tolist() for crop in described)
+        assert np.allclose(shown, expected, atol=1e-6) and len(shown) == 4
+    assert len({made.describe(epoch, step) for epoch in (0, 1) for step in (0, 1)}) == 4
+
+
+def test_workers_leave_ctrl_c_to_the_process_they_work_for(tiny_domain):
+    made = batches(open_sections(train(tiny_domain)), patches_per_epoch=64)
+    loader = made.loader(0, workers=2)
+    seen = [next(loader)]
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGINT)
+    seen += loader
+    assert all(map(equal, seen, made.loader(0))) and len(seen) == 16
 
 
 def test_workers_and_the_global_generator_do_not_meet(tiny_domain):

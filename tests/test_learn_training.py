@@ -19,6 +19,10 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from emlib.errors import UserError
+from emlib.learn.datasets.domain import find_split
+from emlib.learn.datasets.patches import PatchSettings
+from emlib.learn.datasets.sections import open_sections
+from emlib.learn.normalisation import Normalisation
 from emlib.learn.training import device, journal
 from emlib.learn.training.averaging import MovingAverage
 from emlib.learn.training.failures import memory_told
@@ -27,6 +31,7 @@ from emlib.learn.training.recipe import make_recipe, recipe_flags
 from emlib.learn.training.schedule import lr_factor
 from emlib.learn.training.settings import TrainPaths, TrainSettings
 from emlib.learn.training.state import make_optimizer
+from emlib.learn.training.validation import SectionScores, tiles_within
 from emlib.publish.figure_training import figure_training
 from emlib.publish.page import save_figure
 from emlib.threads import get_threads, set_threads
@@ -333,6 +338,18 @@ def test_memory_that_runs_out_names_the_flags(tmp_path, error):
         UserError, match="out of memory while training; use a smaller --batch_size, then a smaller --patch_size"
     ):
         run(tmp_path, model=Hungry(error))
+
+
+def test_memory_that_runs_out_while_validating_names_flags_of_the_training(tiny_domain):
+    held_out = open_sections(find_split(tiny_domain, "phantom", "val"))
+    with pytest.raises(UserError, match=r"while validating; use a smaller --batch_size, then a smaller --patch_size$"):
+        SectionScores(held_out, Normalisation())(Hungry(None))
+
+
+@pytest.mark.parametrize(("size", "batch", "expected"), [(256, 8, (512, 4)), (256, 2, (512, 1)), (64, 2, (256, 1))])
+def test_smaller_batches_are_validated_in_smaller_tiles(size, batch, expected):
+    tiles = tiles_within(PatchSettings(size=size, batch_size=batch))
+    assert (tiles.tile, tiles.batch_size) == expected
 
 
 def test_other_errors_are_not_taken_for_memory():

@@ -15,11 +15,12 @@ import pytest
 import requests
 from boss_server import ARRAY, TOKEN, URI, channel, frame, running
 
-from emlib.errors import UserError
+from emlib.errors import UserError, nearest
 from emlib.runs.artefacts import Outputs
 from emlib.volumes import bossdb
 from emlib.volumes.bossdb import DEFAULT_URI, BossOptions, NetworkUnreachable, list_bossdb, listing_lines, parse_uri
 from emlib.volumes.bossdb import channel as channel_module
+from emlib.volumes.bossdb.names import hint
 from emlib.volumes.cutout import read_cutout
 from emlib.volumes.open import open_volume
 
@@ -366,6 +367,12 @@ def test_an_unknown_name_tells_the_nearest(server, uri, line):
     with pytest.raises(UserError, match=rf"{uri}: 127.0.0.1:\d+ answered HTTP 404: {line}") as caught:
         boss(uri)
     assert not isinstance(caught.value, NetworkUnreachable)
+
+
+def test_where_no_name_is_seen_the_token_may_be_why():
+    assert hint("em", [], "channel").startswith("there is no channel to be seen with this token")
+    assert hint("EM", ["em"], "channel") == nearest("EM", ["em"]) == "did you mean em?"
+    assert "token" not in nearest("em", [])
 
 
 def test_an_unknown_name_where_lists_are_refused(server):

@@ -99,7 +99,12 @@ class PatchBatches:
         return torch.from_numpy(self.normalisation.apply(tensors[0].numpy())), tensors[1].float()
 
     def describe(self, epoch: int, step: int) -> str:
-        """Return the section and the first row and column of each patch of a batch, before augmentation.
+        """Name the patches of a batch, as `batch` numbers them.
+
+        Returns
+        -------
+        str
+            The section, and the first row and column of each patch before augmentation.
 
         Examples
         --------

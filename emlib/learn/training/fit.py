@@ -26,7 +26,7 @@ from emlib.learn.training.device import resolve_precision, start_fabric
 from emlib.learn.training.loop import train
 from emlib.learn.training.recipe import recipe_flags
 from emlib.learn.training.settings import TrainPaths, TrainResult
-from emlib.learn.training.validation import SectionScores
+from emlib.learn.training.validation import SectionScores, tiles_within
 from emlib.learn.transforms import PRESETS as AUGMENTS
 from emlib.runs.artefacts import plain, write_text
 from emlib.runs.catalogue import DATASETS
@@ -142,7 +142,7 @@ def _fit(
     return train(
         model,
         batches,
-        SectionScores(held_out, normalisation, fabric.device),
+        SectionScores(held_out, normalisation, fabric.device, tiles_within(recipe.patches)),
         parse_loss(recipe.loss, organelle_weights=weights),
         recipe.training,
         paths=paths,

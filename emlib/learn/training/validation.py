@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
 
+from emlib.learn.datasets.places import PatchSettings
 from emlib.learn.datasets.sections import Sections
 from emlib.learn.inference import TileSettings, predict_section
 from emlib.learn.normalisation import Normalisation
@@ -14,6 +17,28 @@ from emlib.measure.masks.pixels import pixel_counts, pixel_scores
 
 TILES = TileSettings()
 FOREGROUND = 0.5  # probability from which on a pixel belongs to an organelle
+
+
+def tiles_within(patches: PatchSettings) -> TileSettings:
+    """Return tiles that fit where a training on these patches fits, so that smaller ones always help.
+
+    Parameters
+    ----------
+    patches : PatchSettings
+
+    Returns
+    -------
+    TileSettings
+        The usual ones, or where the patches of a step are few and small, fewer at once and of half the side.
+
+    Examples
+    --------
+    >>> [tiles_within(PatchSettings(size=size, batch_size=8)) == TILES for size in (256, 64)]
+    [True, False]
+    """
+    room = 2 * patches.batch_size * patches.size**2  # pixels; a gradient holds far more for each than a prediction
+    tile = TILES.tile if room >= TILES.tile**2 else TILES.tile // 2
+    return replace(TILES, tile=tile, batch_size=min(TILES.batch_size, max(1, room // tile**2)))
 
 
 class SectionScores:

@@ -69,4 +69,6 @@ def list_names(server: Server, uri: str, parents: tuple[str, ...], tries: int | 
 
 def hint(name: str, there: list[str], kind: str) -> str:
     """Return a hint at the names like an unknown one; where there is none at all, the token may be why."""
-    return nearest(name, there) if there else f"there is no {kind} to be seen with this token; check the names before it"
+    if not there:
+        return f"there is no {kind} to be seen with this token; check the names before it"
+    return nearest(name, there)
