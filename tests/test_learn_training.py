@@ -346,7 +346,7 @@ def test_memory_that_runs_out_while_validating_names_flags_of_the_training(tiny_
         SectionScores(held_out, Normalisation())(Hungry(None))
 
 
-@pytest.mark.parametrize(("size", "batch", "expected"), [(256, 8, (512, 4)), (256, 2, (512, 1)), (64, 2, (256, 1))])
+@pytest.mark.parametrize(("size", "batch", "expected"), [(256, 8, (1024, 1)), (256, 2, (512, 1)), (64, 2, (512, 1))])
 def test_smaller_batches_are_validated_in_smaller_tiles(size, batch, expected):
     tiles = tiles_within(PatchSettings(size=size, batch_size=batch))
     assert (tiles.tile, tiles.batch_size) == expected

@@ -51,8 +51,8 @@ class TileSettings:
         If a value is out of its range.
     """
 
-    tile: int = 512
-    overlap: int = 64
+    tile: int = 1024
+    overlap: int = 192
     batch_size: int = 4
     tta: bool = False
     precision: str = "32"

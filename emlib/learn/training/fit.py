@@ -32,6 +32,7 @@ from emlib.runs.artefacts import plain, write_text
 from emlib.runs.catalogue import DATASETS
 from emlib.runs.lock import run_lock
 
+SMALLEST_PATCH = 32  # pixels; 2 × 2 are left of it at a sixteenth of the resolution
 NOT_KEPT = {"data_root", "out_path", "threads", "organelle", "voxel_size"}  # in a checkpoint, among its settings
 # What may differ from the training that is resumed: how long it goes on, and what computes it.
 FREE = {"epochs", "patience", "time_budget", "device", "precision", "workers", "memory_format"}
@@ -85,6 +86,8 @@ def fit_experts(
     paths = _paths(out_path)
     train_split = find_split(data_root, domain, "train", organelles)
     val_split = find_split(data_root, domain, "val", train_split.organelles)
+    if recipe.patches.size < SMALLEST_PATCH:
+        raise UserError(f"--patch_size is at least {SMALLEST_PATCH}, as networks halve it again and again")
     for warning in check_splits([train_split, val_split], recipe.patches.size):
         note(f"warning: {warning}")
     parse_loss(recipe.loss)  # what is wrong with it is told before other processes are started
