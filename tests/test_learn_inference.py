@@ -216,7 +216,7 @@ def test_a_model_that_gives_no_number():
 )
 def test_settings_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
-        TileSettings(**({"tile": 128} | arguments if "tile" not in arguments else arguments))
+        TileSettings(**arguments)
 
 
 def test_a_section_is_two_dimensional():
