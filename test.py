@@ -24,7 +24,7 @@ def add_input(parser):
     data = parser.add_argument_group("input")
     data.add_argument("--data_root", default="data", metavar="DIR", help="folder of the data sets (default: data)")
     data.add_argument("--domain", required=True, metavar="NAME", help="data set: a folder of --data_root")
-    data.add_argument("--model_path", required=True, metavar="MODEL", help="checkpoint, or the name of a bundled one")
+    data.add_argument("--model_path", metavar="MODEL", help="checkpoint, or the name of a bundled one")
     data.add_argument("--split", default="test", choices=("test", "val", "train"), help="(default: test)")
     data.add_argument(
         "--organelles", nargs="+", metavar="NAME", help="(default: all that both model and data set have)"

@@ -13,7 +13,7 @@ from PIL import Image
 from emlib.errors import UserError
 from emlib.interpret.report import channel_analysis
 from emlib.learn.models.build import build_model
-from emlib.learn.models.checkpoint import save_checkpoint
+from emlib.learn.models.checkpoint import load_checkpoint, save_checkpoint
 from emlib.learn.normalisation import Normalisation
 from emlib.threads import set_threads
 
@@ -136,3 +136,24 @@ def test_a_missing_organelle_is_told_in_one_line(place, tmp_path, run_script):
     done = run_script("channel_ablation.py", *flags(place, tmp_path / "out", "--data_root", tmp_path / "data"))
     assert done.returncode == 2 and "no masks of 'mitochondria'" in done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_imported_weights_take_names(place, tmp_path):
+    """Plain weights know no organelles; a checkpoint does, and other names for its experts are refused."""
+    torch.save(load_checkpoint(place / "model.pth").model.state_dict(), tmp_path / "plain.pth")
+    names = ["membranes", "mitochondria"]
+    with pytest.raises(UserError, match="expert_0"):
+        asked(place, tmp_path / "out", model_path=str(tmp_path / "plain.pth"))
+    lines = asked(place, tmp_path / "out", model_path=str(tmp_path / "plain.pth"), organelles=names)
+    assert any("membranes & mitochondria" in line for line in lines)
+    with pytest.raises(UserError, match="names its experts itself: membranes, mitochondria; leave --organelles out"):
+        asked(place, tmp_path / "out", organelles=names[::-1])
+
+
+@pytest.mark.parametrize("script", ["test.py", "channel_ablation.py"])
+def test_a_missing_model_path_names_the_models_there(script, place, tmp_path, run_script):
+    (tmp_path / "models").mkdir()
+    shutil.copy(place / "model.pth", tmp_path / "models" / "mine.pth")
+    done = run_script(script, "--data_root", place / "data", "--domain", "tiny", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "name a model with --model_path; there is " in done.stderr and "models/mine.pth" in done.stderr

@@ -351,6 +351,21 @@ def test_agreement_judges_measures_against_ablation():
     ]
 
 
+@pytest.mark.parametrize(
+    ("noise", "verdict"), [(0.5, "survives"), (2.0, "does not survive"), (50.0, "does not survive")]
+)
+def test_a_weak_correlation_is_no_stand_in(noise, verdict):
+    """With many channels a rank correlation far below 1 is surely not chance, and still no measure to go by."""
+    rng = np.random.default_rng(0)
+    exact = rng.normal(size=200)
+    table = agreement_table(
+        {"gradient": (exact + noise * rng.normal(size=200))[None], "ablation": exact[None]}, 2, ("a",)
+    )
+    (claim,) = measure_claims(table)
+    assert claim.verdict == verdict
+    assert ("related, but a stand-in asks for ρ of 0.7" in claim.evidence) == (noise == 2.0)
+
+
 class FakeSections:
     """What `sample_patches` needs of sections."""
 

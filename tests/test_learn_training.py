@@ -12,6 +12,7 @@ import types
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -344,6 +345,34 @@ def test_memory_that_runs_out_while_validating_names_flags_of_the_training(tiny_
     held_out = open_sections(find_split(tiny_domain, "phantom", "val"))
     with pytest.raises(UserError, match=r"while validating; use a smaller --batch_size, then a smaller --patch_size$"):
         SectionScores(held_out, Normalisation())(Hungry(None))
+
+
+class EmptyMasks:
+    """Two sections; only some organelles have pixels."""
+
+    def __init__(self, present):
+        self.present, self.organelles = present, ("a", "b")
+        self.split = type("Split", (), {"folder": Path("data/x/val")})
+
+    def __len__(self):
+        return 2
+
+    def image(self, index):
+        return np.zeros((32, 32), np.uint8)
+
+    def masks(self, index):
+        return np.stack([np.full((32, 32), here, np.uint8) for here in self.present])
+
+
+def test_an_organelle_without_truth_stays_out_of_the_mean():
+    """The network calls everything foreground: right for the one that is everywhere, unmeasurable for the other."""
+    everything = torch.nn.Conv2d(1, 2, 1)
+    torch.nn.init.constant_(everything.weight, 0)
+    torch.nn.init.constant_(everything.bias, 9)
+    scores = SectionScores(EmptyMasks((1, 0)), Normalisation())(everything)
+    assert scores["iou"] == scores["iou/a"] == 1 and np.isnan(scores["iou/b"]) and np.isnan(scores["dice/b"])
+    with pytest.raises(UserError, match="data/x/val: all masks are empty"):
+        SectionScores(EmptyMasks((0, 0)), Normalisation())(everything)
 
 
 @pytest.mark.parametrize(("size", "batch", "expected"), [(256, 8, (1024, 1)), (256, 2, (512, 1)), (64, 2, (512, 1))])

@@ -99,6 +99,7 @@ def load(
     settings: AnalysisSettings,
     device: str,
     note: Callable[[str], None],
+    organelles: Sequence[str] | None = None,
 ) -> tuple[Checkpoint, Split, Sample, str]:
     """Load the network and draw the patches; what is wrong with the request is told before anything is computed.
 
@@ -111,7 +112,10 @@ def load(
         raise UserError(f"--random_sets {settings.random_sets} cannot reach p ≤ 0.05; give {LEAST_RANDOM} or more")
     torch.set_num_threads(get_threads())
     device = resolve_device(device, note)
-    checkpoint = load_checkpoint(model_path, device)
+    checkpoint = load_checkpoint(model_path, device, organelles=organelles)
+    if organelles and list(organelles) != list(checkpoint.organelles):
+        has = ", ".join(checkpoint.organelles)
+        raise UserError(f"{checkpoint.path} names its experts itself: {has}; leave --organelles out")
     checked_top_k(settings, checkpoint.model.level_channels[-1])
     _wanted_levels(settings, len(checkpoint.model.level_channels))
     whole = find_split(data_root, domain, split, checkpoint.organelles)

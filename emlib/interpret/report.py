@@ -30,6 +30,7 @@ def channel_analysis(
     domain: str,
     split: str = "test",
     sections: Sequence[str] | None = None,
+    organelles: Sequence[str] | None = None,
     device: str = "auto",
     outdir: str | Path = "outputs",
     quick: bool = False,
@@ -44,6 +45,8 @@ def channel_analysis(
         A checkpoint, or the name of a bundled one.
     data_root, domain, split, sections
         The annotated sections that patches are drawn from.
+    organelles : names, optional
+        Of the experts of imported MExConn weights, in their order; other files hold them.
     device : {"auto", "cpu", "cuda", "mps"}
     outdir : path
     quick : bool
@@ -68,7 +71,9 @@ def channel_analysis(
     how = replace(AnalysisSettings(), **{**(QUICK if quick else {}), **given})
     notes: list[str] = []
     outputs = Outputs(outdir)
-    checkpoint, part, sample, device = load(model_path, data_root, domain, split, sections, how, device, notes.append)
+    checkpoint, part, sample, device = load(
+        model_path, data_root, domain, split, sections, how, device, notes.append, organelles
+    )
     found = analyse(checkpoint.model, sample, how, device, progress=bars_shown(quiet))
     synthetic = (part.folder.parent / SYNTHETIC_MARK).exists()
     note = "SYNTHETIC PHANTOM, NOT REAL DATA" if synthetic else None

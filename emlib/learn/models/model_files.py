@@ -13,19 +13,23 @@ MODELS = Path(emlib.__file__).resolve().parent.parent / "models"
 SHOWN = 5
 
 
-def find_checkpoint(path_or_name: str | Path) -> Path:
+def find_checkpoint(path_or_name: str | Path | None) -> Path:
     """Return the file of a model.
 
     Parameters
     ----------
-    path_or_name : str or Path
-        A file, or the name of a bundled model: ``NAME`` for ``models/pretrained/NAME.pth``. A file wins.
+    path_or_name : str, Path or None
+        A file, or the name of a bundled model: ``NAME`` for ``models/pretrained/NAME.pth``. A file wins. None stands
+        for a flag that was not given.
 
     Raises
     ------
     UserError
         If there is none; the message names the checkpoints under ``models/``, those with the most similar name first.
     """
+    here = {file.resolve(): file for folder in (MODELS, Path("models")) for file in folder.rglob("*.pth")}
+    if path_or_name is None:
+        raise UserError(f"name a model with --model_path{_there(Path(), here.values()) or '; train one with train.py'}")
     path = Path(path_or_name).expanduser()
     if path.is_file():
         return path
@@ -34,7 +38,6 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
     bundled = MODELS / "pretrained" / f"{path.name}.pth"
     if len(path.parts) == 1 and bundled.is_file():
         return bundled
-    here = {file.resolve(): file for folder in (MODELS, Path("models")) for file in folder.rglob("*.pth")}
     raise UserError(f"there is no model {path}{_there(path, here.values()) or '; train one with train.py'}")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from emlib.errors import UserError
 from emlib.learn.datasets.places import PatchSettings
 from emlib.learn.datasets.sections import Sections
 from emlib.learn.inference import TileSettings, predict_section
@@ -16,6 +17,7 @@ from emlib.learn.training.failures import memory_told
 from emlib.measure.masks.pixels import pixel_counts, pixel_scores
 
 TILES = TileSettings()
+TRUE = [0, 2]  # of the counts of `pixel_counts`: true positives and false negatives
 FOREGROUND = 0.5  # probability from which on a pixel belongs to an organelle
 
 
@@ -65,7 +67,13 @@ class SectionScores:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return ``iou`` and ``dice``, means over organelles, and ``iou/NAME``, ``dice/NAME``, in [0, 1].
 
-        Pixels of all sections are counted together, as in the pooled protocol of `emlib.measure.masks.scores`.
+        Pixels of all sections are counted together, as in the pooled protocol of `emlib.measure.masks.scores`. An
+        organelle without a pixel in any section cannot be measured: its scores are NaN and stay out of the means.
+
+        Raises
+        ------
+        UserError
+            If no organelle has a pixel in any section.
         """
         names = tuple(self.sections.organelles)
         counts = np.zeros((len(names), 4), np.int64)
@@ -76,7 +84,11 @@ class SectionScores:
                 for k in range(len(names)):
                     counts[k] += pixel_counts(truth[k] > 0, found[k] >= FOREGROUND)
         scores = pixel_scores(counts)
-        result = {measure: float(scores[measure].mean()) for measure in ("iou", "dice")}
+        present = counts[:, TRUE].sum(axis=1) > 0
+        if not present.any():
+            raise UserError(f"{self.sections.split.folder}: all masks are empty, so no epoch can be measured")
+        result = {measure: float(scores[measure][present].mean()) for measure in ("iou", "dice")}
         for measure in ("iou", "dice"):
+            scores[measure] = np.where(present, scores[measure], np.nan)
             result |= {f"{measure}/{name}": float(value) for name, value in zip(names, scores[measure], strict=True)}
         return result
