@@ -111,7 +111,7 @@ def test_the_command_writes_what_it_promises(data, run_script):
     assert found["pooled"]["membranes"]["dice"] == 1.0
     assert found["pooled"]["mitochondria"]["recall"] == 1.0 and 0.4 < found["pooled"]["mitochondria"]["precision"] < 0.6
     assert found["chance"]["pooled"]["membranes"]["all_background"]["dice"] == 0
-    assert found["settings"]["voxel_size_nm"] == [50, 4, 4] and found["settings"]["inference"]["tile"] == 512
+    assert found["settings"]["voxel_size_nm"] == [50, 4, 4] and found["settings"]["inference"]["tile"] == 1024
     assert found["inputs"]["organelles"]["membranes"]["sections"] == ["00", "03"]
     sections = pd.read_csv(data / "out/tables/test_my-tissue_sections.csv", dtype={"section": str})
     assert sections["section"].tolist() == ["00", "03"] * 2

@@ -88,7 +88,7 @@ def tile_grid(length: int, settings: TileSettings) -> tuple[np.ndarray, int]:
 
     Examples
     --------
-    >>> tile_grid(1024, TileSettings())
+    >>> tile_grid(1024, TileSettings(tile=512, overlap=64))
     (array([  0, 320, 640]), 384)
     >>> tile_grid(100, TileSettings())
     (array([0]), 128)
