@@ -98,24 +98,27 @@ class BlockCache:
         return self.folder / f"r{self.channel['resolution']}_{place}.block"
 
     def _write(self, path: Path, about: dict[str, Any], content: Any) -> None:
-        head = {"form": FORM, **about, "sha256": hashlib.sha256(content).hexdigest()}
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            file.write(json.dumps(head).encode() + b"\n")
+            file.write(_head(about, content) + b"\n")
             file.write(content)
 
     def _read(self, path: Path, about: dict[str, Any]) -> bytes | None:
         """The content behind the first line, if both are whole and the line says what is asked for."""
         try:
             line, _, content = path.read_bytes().partition(b"\n")
-            head = json.loads(line)
-            if head == {"form": FORM, **about, "sha256": hashlib.sha256(content).hexdigest()}:
+            if line == _head(about, content):  # not parsed: what stands there may be anything
                 return content
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError):  # said below
+        except OSError:  # said below
             pass
         self.note(f"{path} is damaged; it is fetched again")
         return None
+
+
+def _head(about: dict[str, Any], content: Any) -> bytes:
+    """The first line of a block: what it is, and the checksum of what follows."""
+    return json.dumps({"form": FORM, **about, "sha256": hashlib.sha256(content).hexdigest()}).encode()
 
 
 def _refuse_unwritable(folder: Path) -> None:
