@@ -42,15 +42,15 @@ def test_model(
     *,
     data_root: str | Path,
     domain: str,
-    model_path: str | Path,
+    model_path: str | Path | None,
     split: str = "test",
     organelles: Sequence[str] | None = None,
     voxel_size: Sequence[float] | None = None,
     batch_size: int = 4,
     device: str = "auto",
     precision: str = "32",
-    tile: int = 512,
-    overlap: int = 64,
+    tile: int = TileSettings.tile,
+    overlap: int = TileSettings.overlap,
     tta: bool = False,
     save_probabilities: bool = False,
     threshold: float = 0.5,
@@ -126,8 +126,7 @@ def test_model(
     outputs.json(run.name, {**scores, "inputs": run.inputs(), "settings": settings, "versions": versions()}, what)
     outputs.table(run.name, scores_table(scores), f"{what}: one row per organelle, protocol and chance line")
     outputs.table(f"{run.name}_sections", table, f"{what}: each section for itself, with its counts")
-    if run.synthetic:
-        lines.append(run.synthetic)
+    lines += [run.synthetic] if run.synthetic else []
     written = [f"written: {outputs.path(str(artefact.path))}" for artefact in outputs.written]
     return [*lines, *score_lines(scores, how), *written]
 

@@ -18,12 +18,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emlib.learn.models.experts_paper import Edit, pad_to_multiple
+from emlib.learn.models.multi_expert import Edit, MultiExpert, pad_to_multiple
 
 STEM = 2  # pixels on a side that become channels
 
 
-class LaptopExperts(nn.Module):
+class LaptopExperts(MultiExpert):
     """Shared encoder from half resolution down and one narrow decoder per organelle.
 
     Parameters
@@ -88,15 +88,6 @@ class LaptopExperts(nn.Module):
             x = x if edit is None else edit(level, x)
             features.append(x)
         return features
-
-    def decode(self, features: Sequence[torch.Tensor], experts: Sequence[int] | None = None) -> torch.Tensor:
-        """Return the logits (B, E, Y, X) of all experts, or of those numbered, on the padded grid."""
-        chosen = range(len(self.decoders)) if experts is None else experts
-        return torch.cat([self.decoders[k](features) for k in chosen], dim=1)
-
-    def forward(self, x: torch.Tensor, edit: Edit | None = None) -> torch.Tensor:
-        """Return logits (B, E, Y, X) of an image (B, 1, Y, X); `edit` as for `encode`."""
-        return self.decode(self.encode(x, edit))[..., : x.shape[-2], : x.shape[-1]]
 
 
 class _Residual(nn.Module):

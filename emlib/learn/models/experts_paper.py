@@ -9,19 +9,19 @@ Modules have the names and shapes of MExConn's, so that its weights can be taken
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-Edit = Callable[[int, torch.Tensor], torch.Tensor]
+from emlib.learn.models.multi_expert import Edit, MultiExpert, pad_to_multiple
 
 REDUCTION = 16  # channels of a block over those of its squeeze
 
 
-class PaperExperts(nn.Module):
+class PaperExperts(MultiExpert):
     """Shared encoder and one full decoder per organelle, at plain resolution.
 
     Parameters
@@ -84,27 +84,6 @@ class PaperExperts(nn.Module):
             x = x if edit is None else edit(level, x)
             features.append(x)
         return features
-
-    def decode(self, features: Sequence[torch.Tensor], experts: Sequence[int] | None = None) -> torch.Tensor:
-        """Return the logits (B, E, Y, X) of all experts, or of those numbered, on the padded grid."""
-        chosen = range(len(self.decoders)) if experts is None else experts
-        return torch.cat([self.decoders[k](features) for k in chosen], dim=1)
-
-    def forward(self, x: torch.Tensor, edit: Edit | None = None) -> torch.Tensor:
-        """Return logits (B, E, Y, X) of an image (B, 1, Y, X); `edit` as for `encode`."""
-        return self.decode(self.encode(x, edit))[..., : x.shape[-2], : x.shape[-1]]
-
-
-def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Mirror the lower and right edge of (…, Y, X) until both sizes are multiples; at most one size less one.
-
-    Examples
-    --------
-    >>> pad_to_multiple(torch.arange(3.0).reshape(1, 1, 1, 3).expand(1, 1, 4, 3), 4)[0, 0, 0]
-    tensor([0., 1., 2., 1.])
-    """
-    down, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    return functional.pad(x, (0, right, 0, down), mode="reflect") if down or right else x
 
 
 class _Encoder(nn.Module):
