@@ -35,6 +35,7 @@ def train_from_flags(args: argparse.Namespace) -> int:
         make_recipe(args.preset, flags),
         organelles=organelles,
         voxel_size_nm=args.voxel_size,
+        half=args.half,
         resume=args.resume,
         quiet=args.quiet,
         flags={name: flags[name] for name in NAMES if name in flags},

@@ -46,6 +46,7 @@ def fit_experts(
     *,
     organelles: Sequence[str] | None = None,
     voxel_size_nm: Sequence[float] | None = None,
+    half: bool = False,
     resume: bool = False,
     quiet: bool = False,
     flags: dict[str, Any] | None = None,
@@ -64,6 +65,8 @@ def fit_experts(
         Default: all folders of masks.
     voxel_size_nm : (z, y, x), optional
         Kept with the model. Default: that of the public data set of this name, else unknown.
+    half : bool
+        Store the weights of the best model as float16.
     resume : bool
         Go on from ``last.pth``; without one the training begins.
     quiet : bool
@@ -101,7 +104,7 @@ def fit_experts(
         if not _helps():
             write_text(paths.folder / "args.yaml", _yaml(flags))
         about = {"voxel_size_nm": _voxel_size(domain, voxel_size_nm), "settings": record}
-        return _fit(train_split, val_split, recipe, paths, about, state, note, progress=not quiet)
+        return _fit(train_split, val_split, recipe, paths, about, half, state, note, progress=not quiet)
 
 
 def _fit(
@@ -110,6 +113,7 @@ def _fit(
     recipe: Preset,
     paths: TrainPaths,
     about: dict[str, Any],
+    half: bool,
     state: dict[str, Any] | None,
     note: Callable[[str], None],
     progress: bool,
@@ -140,7 +144,7 @@ def _fit(
 
     def save(path: Path, network: nn.Module, scores: dict[str, float], training: dict[str, Any] | None) -> None:
         what = {"architecture": architecture, "normalisation": normalisation, **about}
-        save_checkpoint(path, network, **what, metrics=scores, training=training)
+        save_checkpoint(path, network, **what, metrics=scores, training=training, half=half and training is None)
 
     return train(
         model,

@@ -58,6 +58,7 @@ def _add_data(parser: argparse.ArgumentParser, one_organelle: bool) -> None:
         metavar="FILE.pth",
         help="the best model; history, curves and last.pth go to the folder of this name without .pth",
     )
+    data.add_argument("--half", action="store_true", help="store the best model's weights in float16, in half the space")
     data.add_argument("--resume", action="store_true", help="go on from last.pth of an interrupted training")
     data.add_argument("--preset", choices=PRESETS, default="laptop", help="network and recipe (default: laptop)")
 
