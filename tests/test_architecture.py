@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground floor up; a module may import from its own floor and from those before it.
 FLOORS = [
-    *("errors", "threads", "volumes", "runs", "measure", "publish"),
+    *("errors", "threads", "volumes", "runs", "measure", "publish", "annotations"),
     *("evaluation", "learn", "stages", "interpret", "pipeline"),
 ]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))

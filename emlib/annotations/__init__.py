@@ -1,0 +1,1 @@
+"""Annotations that other programs wrote, read into masks and written back: one file per format."""
