@@ -520,3 +520,29 @@ def test_every_pair_of_lines_differs_on_real_shapes():
     lines = count_masks(truth, pred, NM)
     for a, b in combinations(LINES, 2):
         assert (lines[a].pixels != lines[b].pixels).any()
+
+
+def test_ignored_pixels_count_for_nothing():
+    """Scores of a section with ignored columns are those of the section without them, cut where no patch crosses."""
+    rng = np.random.default_rng(4)
+    truth, pred = rng.random((2, 3, 64, 64)) < 0.3
+    ignored = np.zeros((3, 64, 64), bool)
+    ignored[..., 32:] = True
+    how = MaskSettings(patch=32, stride=32)
+    whole, part = count_masks(truth, pred, how, ignored=ignored), count_masks(truth[..., :32], pred[..., :32], how)
+    for name in ("prediction", "all_background", "all_foreground"):
+        assert np.array_equal(whole[name].pixels, part[name].pixels)
+        assert np.array_equal(whole[name].patches, part[name].patches)
+    assert np.array_equal(whole["prediction"].objects, part["prediction"].objects)
+    drawn = whole["random"].pixels
+    assert (drawn.sum(axis=1) == 32 * 64).all() and (drawn[:, :2].sum(axis=1) == pred[..., :32].sum(axis=(1, 2))).all()
+
+
+def test_ignored_pixels_may_differ_between_organelles():
+    truth = np.eye(64, dtype=bool)[None]
+    ignored = np.zeros((1, 64, 64), bool)
+    ignored[0, :32] = True
+    scores, _ = score_organelles({"a": (truth, ~truth & ignored), "b": (truth, truth | ignored, ignored)})
+    assert scores["pooled"]["a"]["dice"] == 0 and scores["pooled"]["b"]["accuracy"] == 1
+    with pytest.raises(ValueError, match="all pixels are ignored"):
+        count_masks(truth, truth, ignored=np.ones((1, 64, 64), bool))

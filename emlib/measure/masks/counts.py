@@ -89,7 +89,12 @@ class MaskCounts:
 
 
 def count_masks(
-    truth: Sections, pred: Sections, settings: MaskSettings = DEFAULTS, *, objects: bool = True
+    truth: Sections,
+    pred: Sections,
+    settings: MaskSettings = DEFAULTS,
+    *,
+    objects: bool = True,
+    ignored: Sections | None = None,
 ) -> dict[str, MaskCounts]:
     """Count a predicted stack and its chance lines against the truth.
 
@@ -100,6 +105,9 @@ def count_masks(
     settings : MaskSettings
     objects : bool
         Whether components are counted as objects.
+    ignored : as truth, optional
+        Pixels that nobody annotated: no pixel, patch or chance line counts them; boundaries and objects are cut there.
+        A patch without any other pixel is left out.
 
     Returns
     -------
@@ -109,7 +117,8 @@ def count_masks(
     Raises
     ------
     ValueError
-        If there is no section, the numbers or shapes of sections differ, or an array is not bool or is empty.
+        If there is no section, the numbers or shapes of sections differ, an array is not bool or is empty, or all
+        pixels of a section are ignored.
 
     Examples
     --------
@@ -119,10 +128,21 @@ def count_masks(
     ((3, 4), (27, 4))
     """
     _check(truth, pred)
+    if ignored is not None:
+        _check(truth, ignored)
 
     def count(z: int) -> list[tuple]:
-        masks = (pred[z], *chance_masks(pred[z], settings.seed, z).values())
-        return [_count_section(truth[z], mask, settings, objects) for mask in masks]
+        if ignored is None:
+            masks = (pred[z], *chance_masks(pred[z], settings.seed, z).values())
+            return [_count_section(truth[z], mask, settings, objects) for mask in masks]
+        known = ~ignored[z]
+        if not known.any():
+            raise ValueError(f"section {z}: all pixels are ignored; leave it out")
+        lines = chance_masks(pred[z][known][None], settings.seed, z).values()  # drawn among the known pixels alone
+        masks = [pred[z] & known, *(np.zeros(known.shape, bool) for _ in lines)]
+        for mask, line in zip(masks[1:], lines, strict=True):
+            mask[known] = line[0]
+        return [_count_known(truth[z] & known, mask, ~known, settings, objects) for mask in masks]
 
     sections = map_threads(count, range(len(truth)))
     lines = {}
@@ -140,13 +160,22 @@ def count_masks(
 def _count_section(truth: np.ndarray, pred: np.ndarray, settings: MaskSettings, objects: bool) -> tuple:
     """The four kinds of counts of a section, in the order of the fields of `MaskCounts`."""
     pixel = settings.pixel_nm
-    pixel = settings.pixel_nm
     return (
         pixel_counts(truth, pred),
         patch_counts(truth, pred, settings.patch, settings.stride),
         None if pixel is None else boundary_counts(truth, pred, pixel, settings.boundary_nm),
         object_counts(truth, pred, settings.min_pixels) if objects else None,
     )
+
+
+def _count_known(
+    truth: np.ndarray, pred: np.ndarray, ignored: np.ndarray, settings: MaskSettings, objects: bool
+) -> tuple:
+    """As `_count_section`, where neither truth nor prediction holds an ignored pixel: these are no true negatives."""
+    pixels, patches, *others = _count_section(truth, pred, settings, objects)
+    pixels[-1] -= np.count_nonzero(ignored)
+    patches[:, -1] -= patch_counts(ignored, ignored, settings.patch, settings.stride)[:, 0]
+    return pixels, patches[patches.any(axis=1)], *others
 
 
 def _check(truth: Sections, pred: Sections) -> None:

@@ -23,7 +23,7 @@ from emlib.measure.masks.protocols import POOLED_SCORES, intervals, mean_scores,
 
 PROTOCOLS = ("pooled", "patch_mean")
 AVERAGE = "average"
-NO_OBJECTS = ("membranes", "membrane")  # a net over the whole section, not things to be counted
+NO_OBJECTS = ("membranes", "membrane", "background")  # a net over the whole section, not things to be counted
 
 Scores = dict[str, Any]
 
@@ -73,7 +73,7 @@ def score_masks(truth: Sections, pred: Sections, settings: MaskSettings = DEFAUL
 
 
 def score_organelles(
-    masks: Mapping[str, tuple[Sections, Sections]],
+    masks: Mapping[str, tuple[Sections, ...]],
     settings: MaskSettings = DEFAULTS,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Scores, pd.DataFrame]:
@@ -81,8 +81,9 @@ def score_organelles(
 
     Parameters
     ----------
-    masks : dict of (truth, pred)
-        By organelle, each as in `score_masks`. Objects are matched in all but ``membranes``.
+    masks : dict of (truth, pred) or (truth, pred, ignored)
+        By organelle, each as in `score_masks`; ``ignored`` as in `emlib.measure.masks.counts.count_masks`. Objects are
+        matched in all but ``membranes`` and ``background``.
     settings : MaskSettings
     names : dict of sequences of str, optional
         What the sections of each organelle are called (default: their number).
@@ -111,7 +112,8 @@ def score_organelles(
     if not masks or AVERAGE in masks:
         raise ValueError(f"needs at least one organelle and none called {AVERAGE}, got {', '.join(masks) or 'none'}")
     counts = {
-        name: count_masks(truth, pred, settings, objects=has_objects(name)) for name, (truth, pred) in masks.items()
+        name: count_masks(truth, pred, settings, objects=has_objects(name), ignored=ignored[0] if ignored else None)
+        for name, (truth, pred, *ignored) in masks.items()
     }
     called = {name: list((names or {}).get(name) or map(str, range(len(pair[0])))) for name, pair in masks.items()}
     each = {name: _assemble(lines, settings) for name, lines in counts.items()}
@@ -131,7 +133,7 @@ def score_organelles(
 
 
 def has_objects(organelle: str) -> bool:
-    """Say whether components of this organelle are things to be counted: all but membranes."""
+    """Say whether components of this organelle are things to be counted: all but membranes and background."""
     return organelle.lower() not in NO_OBJECTS
 
 
