@@ -5,6 +5,7 @@ python channel_ablation.py --data_root data --domain drosophila-vnc --model_path
 """
 
 import sys
+from functools import partial
 
 from emlib.runs import cli
 
@@ -35,10 +36,10 @@ def parse_args(argv=None):
     what.add_argument("--orders", type=positive, metavar="N", help="random deletion curves (default: 20)")
     what.add_argument("--points", type=positive, metavar="N", help="of a deletion curve (default: 6)")
     how = parser.add_argument_group("sampling")
-    how.add_argument("--patches", type=positive, metavar="N", help="drawn from the sections (default: 12)")
+    how.add_argument("--patches", type=positive, metavar="N", help="half to rank, half to judge (default: 24)")
     how.add_argument("--patch_size", type=positive, metavar="PX", help="side in pixels (default: 256)")
     how.add_argument("--batch_size", type=positive, metavar="N", help="patches at once (default: 8)")
-    how.add_argument("--quick", action="store_true", help="6 patches, 20 random sets, 4 points: a first look")
+    how.add_argument("--quick", action="store_true", help="12 patches, 20 random sets, 4 points: a first look")
     how.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")
     cli.add_run(parser)
     return cli.parse(parser, argv)
@@ -48,7 +49,8 @@ def main(argv=None):
     args = parse_args(argv)
     from emlib.interpret.report import channel_analysis  # heavy: after parsing
 
-    lines = channel_analysis(**{name: value for name, value in vars(args).items() if name not in RUN_FLAGS})
+    note = partial(print, file=sys.stderr, flush=True)  # also with --quiet
+    lines = channel_analysis(**{name: value for name, value in vars(args).items() if name not in RUN_FLAGS}, note=note)
     if not args.quiet:
         print(*lines, sep="\n")
     return 0

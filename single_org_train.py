@@ -25,4 +25,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, outdir="--out_path", smaller="use a smaller --batch_size, --patch_size or --memory_gb"))

@@ -7,6 +7,7 @@ python test.py --data_root data --domain drosophila-vnc --model_path drosophila-
 
 import argparse
 import sys
+from functools import partial
 
 from emlib.runs import cli
 
@@ -57,7 +58,8 @@ def main(argv=None):
     args = parse_args(argv)
     from emlib.learn.testing import test_model  # heavy: after parsing
 
-    lines = test_model(**{name: value for name, value in vars(args).items() if name not in RUN_FLAGS})
+    note = partial(print, file=sys.stderr, flush=True)  # also with --quiet
+    lines = test_model(**{name: value for name, value in vars(args).items() if name not in RUN_FLAGS}, note=note)
     if not args.quiet:
         print(*lines, sep="\n")
     return 0

@@ -1,8 +1,8 @@
-"""Train a multi-expert organelle model: one encoder, one decoder per organelle.
+"""Train a model that finds organelles or classes: the multi-expert model, or any head on any encoder.
 
 python train.py --data_root data --domain drosophila-vnc --out_path ./models/drosophila-vnc/model.pth --time_budget 7
-python train.py --data_root data --domain drosophila-vnc --out_path ./models/drosophila-vnc/model.pth --patch_size 256 \
---stride 128 --batch_size 8 --epochs 20 --lr 1e-4 --device cuda
+python train.py --data_root data --domain mycells --head upernet --backbone resnet18 --loss ce+dice --epochs 50 \
+--patience 8 --out_path ./models/mycells/model.pth
 """
 
 import sys
@@ -26,4 +26,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, outdir="--out_path", smaller="use a smaller --batch_size, --patch_size or --memory_gb"))

@@ -99,7 +99,10 @@ def main() -> None:
             a, b = ([one[protocol, organelle] for one in each] for each in (together, apart))
             print(ROW.format(organelle, protocol, spread(a), spread(b), difference(np.subtract(a, b))))
             record[f"{protocol}/{organelle}"] = {"multi": a, "single": b}
-    print(f"training: one model {spread(minutes['together'])} min, {len(organelles)} models {spread(minutes['apart'])} min")
+    print(
+        f"training: one model {spread(minutes['together'])} min, "
+        f"{len(organelles)} models {spread(minutes['apart'])} min"
+    )
     print(f"{args.domain}, --preset {args.preset} --epochs {args.epochs}, seeds {args.seeds}, {args.threads} thread(s)")
     (args.work / "sharing.json").write_text(json.dumps(record, indent=1))
 

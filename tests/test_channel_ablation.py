@@ -1,5 +1,6 @@
 """``channel_ablation.py`` as a user calls it: what it writes, that it repeats, and what it says when it cannot."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -71,15 +72,17 @@ def test_the_script_writes_tables_figures_and_a_summary(place, tmp_path, run_scr
     )
     assert done.returncode == 0, done.stderr
     if not torch.cuda.is_available():
-        assert "warning: --device cuda" in done.stdout and "CPU" in done.stdout
+        assert "warning: --device cuda" in done.stderr and "CPU" in done.stderr
     text = (tmp_path / "tables" / "channel_ablation_tiny.txt").read_text(encoding="utf-8")
     assert text.strip() in done.stdout
     assert "Sampled: 2 patches of 32 px" in text and "sections 00, 03 of tiny/test" in text
+    assert "Channels are ranked on 1 patch (section 0" in text and "everything is judged on 1 patch (section 0" in text
     assert "top sets of 5 by gradient" in text and "share important channels" in text and "How to read this" in text
     importance = pd.read_csv(tmp_path / "tables" / "channel_importance_tiny.csv")
     assert importance.groupby("level")["channel"].nunique().tolist() == [4, 6, 8]
     deepest = importance[importance["level"] == 3]
-    assert deepest["ablation"].notna().all() and importance[importance["level"] < 3]["ablation"].isna().all()
+    for name in ("ablation", "ablation_held_out"):
+        assert deepest[name].notna().all() and importance[importance["level"] < 3][name].isna().all()
     assert (deepest.groupby("expert")["top"].sum() == 5).all()
     for expert, rows in deepest.groupby("expert"):
         assert rows.loc[rows["top"], "gradient"].min() >= rows.loc[~rows["top"], "gradient"].max(), expert
@@ -91,7 +94,8 @@ def test_the_script_writes_tables_figures_and_a_summary(place, tmp_path, run_scr
     drop = row[row["quantity"] == "drop"].iloc[0]
     assert drop["random_mean"] == pytest.approx(chance["drop"].mean(), rel=1e-4, abs=1e-7)
     record = json.loads((tmp_path / "tables" / "channel_ablation_tiny.json").read_text(encoding="utf-8"))
-    assert record["top_k"] == 5 and len(record["patches"]) == 2 and len(record["model"]["sha256"]) == 64
+    assert record["top_k"] == 5 and len(record["model"]["sha256"]) == 64
+    assert [len(record["patches"][use]) for use in ("ranking", "judging")] == [1, 1]
     for name in ("importance", "overlap", "ablation", "deletion"):
         for suffix in ("png", "pdf"):
             assert (tmp_path / "figures" / f"channel_{name}_tiny.{suffix}").stat().st_size > 3000
@@ -111,7 +115,9 @@ def test_sections_and_levels_can_be_chosen(place, tmp_path):
     table = pd.read_csv(tmp_path / "tables" / "channel_importance_tiny.csv")
     assert sorted(set(table["level"])) == [2, 3] and table["ablation"].notna().all()
     record = json.loads((tmp_path / "tables" / "channel_ablation_tiny.json").read_text(encoding="utf-8"))
-    assert {patch["section"] for patch in record["patches"]} == {"03"} and record["settings"]["rank_by"] == "ablation"
+    patches = [patch for use in ("ranking", "judging") for patch in record["patches"][use]]
+    assert {patch["section"] for patch in patches} == {"03"} and record["settings"]["rank_by"] == "ablation"
+    assert len({(patch["y"], patch["x"]) for patch in patches}) == len(patches) == 2
 
 
 @pytest.mark.parametrize(
@@ -130,12 +136,87 @@ def test_what_cannot_be_done_is_told(place, tmp_path, more, message):
         asked(place, tmp_path, **more)
 
 
-def test_a_missing_organelle_is_told_in_one_line(place, tmp_path, run_script):
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_organelles_in_common_are_analysed(place, tmp_path, run_script, quiet):
+    """A data set without one of the model's organelles, and with one that it does not know."""
+    shutil.copytree(place / "data", tmp_path / "data")
+    folder = tmp_path / "data" / "tiny" / "test"
+    (folder / "membranes").rename(folder / "axons")
+    more = ["--data_root", tmp_path / "data", *["--quiet"] * quiet]
+    done = run_script("channel_ablation.py", *flags(place, tmp_path / "out", *more))
+    assert done.returncode == 0, done.stderr
+    assert "has membranes, mitochondria alone: axons" in done.stderr and "has no masks of it: membranes" in done.stderr
+    assert "note:" not in done.stdout and (done.stdout == "") == quiet
+    importance = pd.read_csv(tmp_path / "out" / "tables" / "channel_importance_tiny.csv")
+    assert set(importance["expert"]) == {"mitochondria"}
+    asked(place, tmp_path / "both")
+    both = pd.read_csv(tmp_path / "both" / "tables" / "channel_importance_tiny.csv")
+    assert set(both["expert"]) == {"membranes", "mitochondria"}
+    record = json.loads((tmp_path / "out" / "tables" / "channel_ablation_tiny.json").read_text(encoding="utf-8"))
+    assert list(record["dice"]) == record["organelles"] == ["mitochondria"]
+
+
+def test_no_organelle_in_common_is_told_in_one_line(place, tmp_path, run_script):
     shutil.copytree(place / "data", tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "tiny" / "test" / "mitochondria")
+    (tmp_path / "data" / "tiny" / "test" / "membranes").rename(tmp_path / "data" / "tiny" / "test" / "axons")
     done = run_script("channel_ablation.py", *flags(place, tmp_path / "out", "--data_root", tmp_path / "data"))
-    assert done.returncode == 2 and "no masks of 'mitochondria'" in done.stderr
+    assert done.returncode == 2 and "has membranes, mitochondria; the data set tiny has axons: use data" in done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_notes_come_before_anything_is_computed(place, tmp_path, monkeypatch):
+    shutil.copytree(place / "data", tmp_path / "data")
+    for path in (tmp_path / "data/tiny/test/mitochondria").glob("*.png"):
+        Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(path)
+    notes = []
+
+    def analysed(*args, **kwargs):
+        assert any("all 2 masks are empty" in line for line in notes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emlib.interpret.report.analyse", analysed)
+    with pytest.raises(KeyboardInterrupt):
+        asked(place, tmp_path / "out", data_root=tmp_path / "data", note=notes.append)
+
+
+def test_one_patch_is_ranked_and_judged_on_and_that_is_told(place, tmp_path):
+    notes = []
+    lines = asked(place, tmp_path, patches=1, note=notes.append)
+    text = " ".join(" ".join(lines).split())
+    assert "There is one patch alone: channels are ranked and judged on it" in text
+    assert any(line.startswith("warning: There is one patch alone") for line in notes)
+    assert "Sampled: 1 patch of 32 px" in text and "as their exact ablation does" in text
+
+
+def test_what_no_patch_shows_cannot_be_told(place, tmp_path):
+    shutil.copytree(place / "data", tmp_path / "data")
+    for path in (tmp_path / "data/tiny/test/mitochondria").glob("*.png"):
+        Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(path)
+    lines = asked(place, tmp_path / "out", data_root=tmp_path / "data", note=[].append)
+    text = " ".join(" ".join(lines).split())
+    assert "mitochondria –" in text and "there is none of it on these patches" in text
+    claims = pd.read_csv(tmp_path / "out" / "tables" / "channel_claims_tiny.csv")
+    unknown = claims["verdict"] == "cannot be told"
+    assert unknown.any() and (claims.loc[unknown, "tests"] == 0).all() and (claims.loc[~unknown, "tests"] > 0).all()
+    told, tests = int((~unknown).sum()), int(claims["tests"].sum())
+    assert f"The {told} claims that can be told rest on {tests} tests" in text
+
+
+def test_channels_of_a_network_without_experts_are_not_analysed(place, tmp_path, monkeypatch):
+    class OneDecoder(torch.nn.Module):
+        organelles, level_channels = ("membranes", "mitochondria"), (4, 8)
+
+    def loaded(*args, **kwargs):
+        return dataclasses.replace(load_checkpoint(*args, **kwargs), model=OneDecoder())
+
+    monkeypatch.setattr("emlib.interpret.analysis.load_checkpoint", loaded)
+    with pytest.raises(UserError, match="OneDecoder has one decoder for all organelles"):
+        asked(place, tmp_path)
+    OneDecoder.decode = None
+    OneDecoder.activation = "softmax"
+    with pytest.raises(UserError, match="classes of this network exclude each other"):
+        asked(place, tmp_path)
 
 
 def test_imported_weights_take_names(place, tmp_path):

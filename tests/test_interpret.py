@@ -11,11 +11,15 @@ from matplotlib.text import Text
 from emlib.errors import UserError
 from emlib.interpret.ablation import Probe, single_channels
 from emlib.interpret.agreement import agreement_table, spearman
-from emlib.interpret.claims import deletion_claims, measure_claims, overlap_claims, set_claims
+from emlib.interpret.analysis import AnalysisSettings, analyse
+from emlib.interpret.claims import Claim, deletion_claims, measure_claims, overlap_claims, set_claims
 from emlib.interpret.controls import ablate_sets, compare, random_orders
 from emlib.interpret.deletion import area, deletion_areas, deletion_curves, deletion_steps
+from emlib.interpret.experts import ChosenExperts
+from emlib.interpret.halves import Halves, split_patches
 from emlib.interpret.importance import gradient_importance
 from emlib.interpret.overlap import (
+    ChannelSet,
     channel_sets,
     intersection_chances,
     overlap_table,
@@ -23,6 +27,7 @@ from emlib.interpret.overlap import (
     top_channels,
 )
 from emlib.interpret.sampling import Sample, balanced_choice, sample_patches
+from emlib.interpret.summary import summary_text
 from emlib.learn.normalisation import Normalisation
 from emlib.measure.masks.pixels import pixel_counts, pixel_scores
 from emlib.publish.figure_overlap import overlap_figure
@@ -407,6 +412,185 @@ def test_patches_shrink_to_small_sections():
     assert drawn.images.shape == (2, 1, 32, 32)
     with pytest.raises(UserError, match=r"patches of 10 pixels are too small, the least is 16"):
         sample_patches(FakeSections(masks[:, :, :10]), Normalisation())
+
+
+def patches_of(places, shows, side=16):
+    """Patches that show what they are told to, each in one pixel."""
+    masks = np.zeros((len(places), len(shows[0]), side, side), np.uint8)
+    masks[:, :, 3, 4] = shows
+    names = ("common", "rare")[: len(shows[0])]
+    return Sample(np.zeros((len(places), 1, side, side), np.float32), masks, tuple(places), names)
+
+
+def test_halves_are_of_different_sections_where_that_is_fair():
+    places = [(f"{z:02d}", 0, x) for z in (0, 1, 2) for x in (0, 16)]
+    found = split_patches(patches_of(places, [(1, 1)] * 6))
+    ranked, judged = ({name for name, *_ in half.places} for half in (found.ranking, found.judging))
+    assert ranked == {"00", "02"} and judged == {"01"} and found.apart
+    assert found.note == (
+        "Channels are ranked on 4 patches (sections 00, 02); everything is judged on 2 patches (section 01), of other "
+        "sections."
+    )
+
+
+@pytest.mark.parametrize(
+    ("places", "shows"),
+    [
+        ([("00", 0, 16 * x) for x in range(7)], [(1, 0)] * 5 + [(1, 1)] * 2),  # one section
+        ([("00", 0, 0), ("00", 0, 16), ("00", 0, 32), ("01", 0, 0)], [(1, 1)] * 2 + [(1, 0)] * 2),  # rare in one
+        ([("00", 0, 16 * x) for x in range(5)] + [("01", 0, 0)], [(1, 1)] * 6),  # one section has nearly all
+    ],
+)
+def test_else_halves_are_of_different_patches_that_show_the_same(places, shows):
+    found = split_patches(patches_of(places, shows))
+    assert sorted(found.ranking.places + found.judging.places) == sorted(places)
+    assert abs(len(found.ranking.places) - len(found.judging.places)) <= 1
+    for half in (found.ranking, found.judging):
+        assert half.shows.any(axis=0).all() and (half.masks.sum(axis=(1, 2, 3)) > 0).all()
+    assert "of the same sections, as whole ones cannot be shared out evenly" in found.note
+
+
+def test_one_patch_is_both_halves():
+    found = split_patches(patches_of([("00", 0, 0)], [(1, 1)]))
+    assert found.ranking is found.judging and not found.apart and "which flatters" in found.note
+
+
+def test_channels_are_ranked_on_one_half_and_judged_on_the_other(monkeypatch):
+    """On the patches of the ranking channel 0 does everything, on the others channel 5: a top set of the first is
+    worthless on the second, and would look perfect on the patches that chose it."""
+    weights = np.zeros((1, 8))
+    weights[0, [0, 5]] = 1.0
+    model = HandBuilt(weights.tolist(), organelles=("a",), bias=-0.5)
+    cat = torch.cat
+
+    def only(channel):
+        x = np.random.default_rng(channel).random((4, 1, 16, 16)).astype(np.float32)
+        masks = (x >= 0.5).astype(np.uint8)
+        return Sample(x + 10 * channel, masks, tuple(("00", channel, 16 * i) for i in range(4)), ("a",))
+
+    def encode(x, edit=None):
+        """Channel 0 carries images below 5, channel 5 those above, less their offset of 50."""
+        edit = edit or (lambda level, t: t)
+        high = (x > 20).float()
+        planes = [x * (1 - high), *[torch.zeros_like(x)] * 4, (x - 50) * high, *[torch.zeros_like(x)] * 2]
+        return [edit(0, x), edit(1, cat(planes, dim=1))]
+
+    monkeypatch.setattr(model, "encode", encode)
+    settings = AnalysisSettings(top_k=1, rank_by="ablation", random_sets=20, orders=3, points=3)
+    found = analyse(model, Halves(only(0), only(5), "told"), settings)
+    assert found.dice == {"a": pytest.approx(1.0)}
+    assert found.sets[0].channels == (0,)
+    drop = found.effects.query("quantity == 'drop' and ablation == 'zero'")["value"].item()
+    assert drop == 0
+    (top,) = [claim for claim in found.claims if claim.topic == "top"]
+    assert top.verdict == "does not survive"
+    flattered = analyse(model, Halves(only(0), only(0), "told", apart=False), settings)
+    assert flattered.effects.query("quantity == 'drop' and ablation == 'zero'")["value"].item() == pytest.approx(1.0)
+    table = found.importance.set_index("channel")
+    assert table.query("level == 2")["ablation"].idxmax() == 0
+    assert table.query("level == 2")["ablation_held_out"].idxmax() == 5
+    assert flattered.importance["ablation_held_out"].isna().all()
+
+
+def test_unannotated_pixels_are_not_judged():
+    model = HandBuilt(TRUTH, bias=-0.5)
+    drawn = sample(model, patches=2)
+    known = np.random.default_rng(5).random(drawn.masks.shape) > 0.4
+    wrong = np.where(known, drawn.masks, 255).astype(np.uint8)
+    spoilt = Sample(drawn.images, wrong, drawn.places, drawn.organelles)
+    assert Probe(model, spoilt).baseline.dice == pytest.approx([1, 1])
+    found = Probe(model, spoilt).without([0])
+    images = torch.from_numpy(drawn.images)
+    logits = model.decode(model.encode(images, lambda at, t: t * (torch.arange(12) != 0)[:, None, None] if at else t))
+    for e in range(2):
+        here = known[:, e]
+        counts = pixel_counts(drawn.masks[:, e][here] == 1, logits[:, e].numpy()[here] >= 0)
+        assert found.dice[e] == pytest.approx(pixel_scores(counts)["dice"])
+    assert Sample(drawn.images, np.full_like(wrong, 255), drawn.places, drawn.organelles).holding == {"a": 0, "b": 0}
+
+
+def test_some_experts_of_a_network():
+    model = Random(experts=3)
+    chosen, image = ChosenExperts(model, ("c", "a")), torch.zeros(1, 1, 16, 16)
+    every = model.decode(model.encode(image))
+    assert chosen.organelles == ("c", "a") and chosen.level_channels == model.level_channels
+    assert torch.equal(chosen.decode(chosen.encode(image)), every[:, [2, 0]])
+    assert torch.equal(chosen.decode(chosen.encode(image), experts=[1]), every[:, [0]])
+    drawn = sample(chosen)
+    whole = gradient_importance(model, drawn.images)["gradient"][1]
+    assert gradient_importance(chosen, drawn.images)["gradient"][1] == pytest.approx(whole[[2, 0]])
+
+
+def test_patches_of_some_organelles_in_an_order_of_ones_own():
+    masks = np.zeros((2, 2, 32, 32), np.uint8)
+    masks[0, 0, :16], masks[1, 1, 16:] = 1, 255
+    drawn = sample_patches(FakeSections(masks), Normalisation(), count=8, size=16, organelles=["rare", "common"])
+    assert drawn.organelles == ("rare", "common") and drawn.holding == {"rare": 0, "common": 2}
+    assert (drawn.masks[:2, 1] == 1).all() and (drawn.masks[6:, 0] == 255).all()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_claims_speak_of_one_channel_and_of_several(size):
+    model = HandBuilt(TRUTH, bias=-0.5)
+    sets = [
+        ChannelSet(kind, of, tuple(range(size))) for kind, of in (("top", "a"), ("shared", "all"), ("specific", "a"))
+    ]
+    effects, _ = ablate_sets(Probe(model, sample(model)), sets, random_orders(12, 20, 0))
+    texts = [claim.text for claim in set_claims(effects, {"a": 1.0, "b": 1.0}, ("a", "b"))]
+    expected = {
+        1: [
+            "The top channel of a matters to it more than random ones",
+            "The shared channel matters to a more than random ones",
+            "The shared channel matters to b more than random ones",
+            "The channel that only a ranks high matters to it more than random ones",
+            "The channel that only a ranks high matters to it more than to the others",
+        ],
+        3: [
+            "The top 3 channels of a matter to it more than random ones",
+            "The 3 shared channels matter to a more than random ones",
+            "The 3 shared channels matter to b more than random ones",
+            "The 3 channels that only a ranks high matter to it more than random ones",
+            "The 3 channels that only a ranks high matter to it more than to the others",
+        ],
+    }
+    assert texts == expected[size]
+
+
+def test_the_summary_counts_what_it_lists():
+    claims = [
+        Claim("sharing", "one", "survives", "x"),
+        Claim("top", "two", "depends on the ablation", "x", tests=2),
+        Claim("deletion", "three", "cannot be told", "x"),
+        Claim("top", "four", "cannot be told", "x", tests=2),
+    ]
+    text = " ".join(summary_text("T", ["S"], claims, 20, 1).split())
+    assert "Of 4 claims 1 survives the controls and 0 do not; 1 depends on what" in text and "2 cannot be told." in text
+    assert (
+        "The 2 claims that can be told rest on 3 tests, two for a set and one for all else; about 0.2 of them" in text
+    )
+    assert "20 random sets of the same size and 1 random order, so" in text
+    assert "Of 1 claim 1 survives" in summary_text("T", ["S"], claims[:1], 20, 20)
+    assert "The 1 claim that can be told rests on 1 test," in " ".join(
+        summary_text("T", [], claims[:1], 20, 20).split()
+    )
+
+
+def test_overlap_of_one_channel_is_singular():
+    claims = overlap_claims(overlap_table(np.array([[0, 1], [1, 2]]), 12, ("a", "b")))
+    assert [claim.evidence.split(";")[0] for claim in claims] == [
+        "1 of 2 in common",
+        *["1 of its 2 is in no other expert's top set"] * 2,
+    ]
+
+
+def test_ablation_of_other_patches_is_the_reference_where_there_is_one():
+    exact = np.arange(20.0)[None]
+    measures = {"gradient": exact, "ablation": exact[:, ::-1], "ablation_dice": exact, "ablation_held_out": exact}
+    claims = measure_claims(agreement_table(measures, 2, ("a",)), "ablation_held_out")
+    assert [(claim.text, claim.verdict) for claim in claims] == [
+        ("gradient ranks the channels of a as their exact ablation on other patches does", "survives"),
+        ("exact ablation ranks the channels of a as their exact ablation on other patches does", "does not survive"),
+    ]
 
 
 def test_a_balanced_choice_takes_all_when_there_are_few():

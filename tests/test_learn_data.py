@@ -284,10 +284,8 @@ def test_a_set_larger_than_memory_gives_the_same_and_keeps_to_its_limit(tiny_dom
     decoded = []
     from emlib.learn.datasets import sections as module
 
-    decode = module._decode
-    monkeypatch.setattr(
-        module, "_decode", lambda section, names: decoded.append(section.name) or decode(section, names)
-    )
+    decode = module.decode
+    monkeypatch.setattr(module, "decode", lambda section, split: decoded.append(section.name) or decode(section, split))
     lazy._cache.clear()
     for _ in batches(lazy).loader(0):
         pass

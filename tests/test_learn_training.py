@@ -24,15 +24,17 @@ from emlib.learn.datasets.domain import find_split
 from emlib.learn.datasets.patches import PatchSettings
 from emlib.learn.datasets.sections import open_sections
 from emlib.learn.normalisation import Normalisation
-from emlib.learn.training import device, journal
+from emlib.learn.presets import HEADS, PRESETS
+from emlib.learn.training import device, flags, journal
 from emlib.learn.training.averaging import MovingAverage
+from emlib.learn.training.class_weights import loss_weights
 from emlib.learn.training.failures import memory_told
 from emlib.learn.training.loop import train
-from emlib.learn.training.recipe import make_recipe, recipe_flags
+from emlib.learn.training.recipe import lr_warning, make_recipe, recipe_flags
 from emlib.learn.training.schedule import lr_factor
 from emlib.learn.training.settings import TrainPaths, TrainSettings
 from emlib.learn.training.state import make_optimizer
-from emlib.learn.training.validation import SectionScores, tiles_within
+from emlib.learn.training.validation import DomainScores, SectionScores, tiles_within
 from emlib.publish.figure_training import figure_training
 from emlib.publish.page import save_figure
 from emlib.threads import get_threads, set_threads
@@ -375,6 +377,105 @@ def test_an_organelle_without_truth_stays_out_of_the_mean():
         SectionScores(EmptyMasks((0, 0)), Normalisation())(everything)
 
 
+class FewMasks:
+    """Sections of random masks, some of them not annotated, and a network whose output is in the image."""
+
+    def __init__(self, domain, organelles, own, exclusive, seed):
+        rng = np.random.default_rng(seed)
+        shape = (2, len(organelles), 32, 32)
+        classes = np.eye(shape[1], dtype=np.uint8)[rng.integers(0, shape[1], (2, 32, 32))].transpose(0, 3, 1, 2)
+        self.stack = classes if exclusive else (rng.random(shape) < 0.4).astype(np.uint8)
+        self.stack[:, :, :4] = 255
+        self.stack[:, [name not in own for name in organelles]] = 255
+        self.organelles = tuple(organelles)
+        self.split = types.SimpleNamespace(folder=Path("data/x/val"), domain=domain, organelles=own)
+        self.grey = rng.integers(0, 256, (2, 32, 32), dtype=np.uint8)
+
+    def __len__(self):
+        return 2
+
+    def image(self, index):
+        return self.grey[index]
+
+    def masks(self, index):
+        return self.stack[index]
+
+
+class Linear(nn.Module):
+    def __init__(self, activation, count):
+        super().__init__()
+        self.activation, self.count, self.weight = activation, count, nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.cat([(x * (k + 2) * 7 % 1) * 4 - 2 for k in range(self.count)], 1) + self.weight
+
+
+@pytest.mark.parametrize("activation", ("sigmoid", "softmax"))
+def test_scores_of_annotated_pixels_follow_their_definitions(activation):
+    names, network = ("background", "b", "c"), Linear(activation, 3)
+    sections = FewMasks("x", names, names, activation == "softmax", 0)
+    scores = SectionScores(sections, Normalisation())(network)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(sections.grey[:, None] / np.float32(255))).numpy()
+    found = logits >= 0 if activation == "sigmoid" else logits.argmax(1)[:, None] == np.arange(3)[None, :, None, None]
+    truth, known = sections.stack == 1, sections.stack != 255
+    iou = [
+        (truth[:, k] & found[:, k] & known[:, k]).sum() / ((truth[:, k] | found[:, k]) & known[:, k]).sum()
+        for k in range(3)
+    ]
+    scored = range(1, 3) if activation == "softmax" else range(3)
+    assert [scores[f"iou/{names[k]}"] for k in scored] == pytest.approx([iou[k] for k in scored])
+    assert scores["iou"] == pytest.approx(np.mean([iou[k] for k in scored])) and scores["f1"] == scores["dice"]
+    assert scores["dice"] == pytest.approx(np.mean([2 * iou[k] / (1 + iou[k]) for k in scored]))
+    right = (
+        (truth == found)[known].mean() if activation == "sigmoid" else (truth & found & known).sum() / known[:, 0].sum()
+    )
+    assert scores["accuracy"] == pytest.approx(right) and ("iou/background" in scores) == (activation == "sigmoid")
+
+
+def test_several_data_sets_count_alike_and_lack_what_they_lack():
+    one, two = FewMasks("one", ("a", "b"), ("a", "b"), False, 0), FewMasks("two", ("a", "b"), ("b",), False, 1)
+    parts, network = [SectionScores(each, Normalisation()) for each in (one, two)], Linear("sigmoid", 2)
+    alone, together = [part(network) for part in parts], DomainScores(parts)(network)
+    assert {name for name in together if name.startswith("iou/")} == {"iou/one/a", "iou/one/b", "iou/two/b"}
+    assert together["iou/two/b"] == alone[1]["iou"] == alone[1]["iou/b"]
+    for measure in ("iou", "dice", "f1", "accuracy"):
+        assert together[measure] == pytest.approx((alone[0][measure] + alone[1][measure]) / 2)
+    assert DomainScores(parts[:1])(network) == alone[0]
+
+
+def test_weights_of_classes():
+    assert loss_weights("auto", np.array([0.25, 0.01]), ("a", "b"), "sigmoid") == [0.3333, 1.6667]
+    assert loss_weights(None, np.ones(2), ("a", "b"), "sigmoid") is None
+    with pytest.raises(UserError, match="3 numbers for 2 classes; give one for each of background, a, in this order"):
+        loss_weights((1, 2, 3), np.ones(2), ("background", "a"), "softmax")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"backbone": "resnet18"}, "--backbone resnet18 goes with --head unet"),
+        ({"weights": "imagenet"}, "--weights imagenet goes with --head"),
+        ({"head": "upnet"}, "no head 'upnet'; did you mean unet or upernet"),
+        ({"class_weights": ["auto", "1"]}, "--class_weights auto 1: give auto, or a number above 0"),
+        ({"class_weights": ["0"]}, "--class_weights 0: give auto"),
+    ],
+    ids=str,
+)
+def test_flags_that_cannot_be_are_told(flags, said):
+    with pytest.raises(UserError, match=said):
+        make_recipe("laptop", flags)
+
+
+def test_a_rate_far_from_the_preset_is_told():
+    assert lr_warning("laptop", make_recipe("laptop", {"lr": 1e-4})).startswith(
+        "--lr 0.0001 is 30 times below the 0.003"
+    )
+    assert lr_warning("laptop", make_recipe("laptop", {"lr": 1e-4, "head": "unet"})) is None
+    assert "1e+04 times above" in lr_warning("paper", make_recipe("paper", {"lr": 1.0}))
+    assert lr_warning("paper", make_recipe("paper", {})) is None
+
+
 @pytest.mark.parametrize(("size", "batch", "expected"), [(256, 8, (1024, 1)), (256, 2, (512, 1)), (64, 2, (512, 1))])
 def test_smaller_batches_are_validated_in_smaller_tiles(size, batch, expected):
     tiles = tiles_within(PatchSettings(size=size, batch_size=batch))
@@ -451,6 +552,12 @@ def test_flags_say_the_whole_recipe(preset):
     assert changed.training.lr == 0.5 and changed.training.ema == 0 and changed.patches.stride == 7
     assert changed.training.channels_last is True
     assert make_recipe(preset, recipe_flags(changed)) == changed
+    more = {"head": "experts", "weights": "w.pth", "class_weights": ["2", "1"], "domain_weights": [1.0, 2.0]}
+    headed = make_recipe(preset, more)
+    assert headed.architecture == {"name": "experts-backbone", "backbone": "resnet18"} and headed.loss == "ce+dice"
+    assert headed.class_weights == (2.0, 1.0) and headed.patches.domain_weights == (1.0, 2.0)
+    assert make_recipe(preset, recipe_flags(headed)) == headed
+    assert set(flags.HEADS) == set(HEADS) and set(flags.PRESETS) == set(PRESETS), "flags load no PyTorch to know them"
 
 
 def test_tensorboard_gets_every_number_of_an_epoch(tmp_path, monkeypatch):
@@ -488,6 +595,23 @@ def test_curves_show_the_history():
     assert drawn["best epoch"].get_xdata()[0] == 60
 
 
+def test_curves_of_many_classes_and_of_several_data_sets_can_be_told_apart():
+    def drawn(names):
+        table = pd.DataFrame({"epoch": e, "loss": 1.0, "iou": 0.5, **dict.fromkeys(names, 0.5)} for e in (1, 2))
+        axes = figure_training(table, "toy").axes[1]
+        styles = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in axes.lines}
+        return styles, [text.get_text() for text in axes.get_legend().get_texts()]
+
+    styles, legend = drawn([f"iou/class {i}" for i in range(24)])
+    assert len(set(styles.values())) == len(styles) == 26 and legend[:2] == ["class 0", "class 1"]
+    styles, legend = drawn([f"iou/{domain}/{name}" for domain in ("x", "y") for name in ("a", "b", "c")])
+    assert legend == ["a", "b", "c", "x", "y", "mean", "best epoch"]
+    assert (
+        styles["x/a"][0] == styles["y/a"][0] != styles["x/b"][0]
+        and styles["x/a"][1] == styles["x/b"][1] != styles["y/a"][1]
+    )
+
+
 TWO = """
 import torch
 from test_learn_training import SETTINGS, Batches, TrainPaths, iou, replace, save
@@ -507,7 +631,8 @@ result = train(
     model, Batches(rank=fabric.global_rank), iou, nn.BCEWithLogitsLoss(), settings,
     paths=TrainPaths(folder / "model.pth"), save=save, fabric=fabric,
 )
-torch.save([model.state_dict(), Batches(rank=fabric.global_rank).batch(0, 0)[0], result.epochs],
+losses = [row["loss"] for row in result.history]
+torch.save([model.state_dict(), Batches(rank=fabric.global_rank).batch(0, 0)[0], losses],
            folder / f"rank{{fabric.global_rank}}.pth")
 """
 
@@ -520,10 +645,10 @@ def test_two_processes_train_as_one_with_both_batches(tmp_path):
     done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1/2") == 1, "the first process alone speaks"
-    (ours, inputs, epochs), (theirs, others, other_epochs) = (
+    (ours, inputs, losses), (theirs, others, other_losses) = (
         torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in (0, 1)
     )
-    assert same(ours, theirs) and epochs == other_epochs == 2
+    assert same(ours, theirs) and losses == other_losses and len(losses) == 2
     assert not torch.equal(inputs, others)
 
     class Both(Batches):
@@ -533,5 +658,6 @@ def test_two_processes_train_as_one_with_both_batches(tmp_path):
 
     torch.manual_seed(0)
     model = nn.Conv2d(1, 1, 3, padding=1)
-    run(tmp_path / "one", replace(SETTINGS, epochs=2, clip=0.0), Both(), model=model)
+    one, _, _ = run(tmp_path / "one", replace(SETTINGS, epochs=2, clip=0.0), Both(), model=model)
+    assert losses == pytest.approx([row["loss"] for row in one.history], rel=1e-5), "the mean over both processes"
     torch.testing.assert_close(model.state_dict(), ours, atol=1e-5, rtol=1e-4)

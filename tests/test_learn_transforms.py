@@ -8,14 +8,15 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from emlib.errors import UserError
-from emlib.learn.transforms import PRESETS, AugmentSettings, augment, margin
+from emlib.learn.transforms import PRESETS, AugmentSettings, augment, find_grey_range, margin, read_augment
 from emlib.learn.transforms.geometry import Geometry, draw_geometry, resample, source_size, spline_basis
-from emlib.learn.transforms.grey import blurred, change_grey, lose_tissue
+from emlib.learn.transforms.grey import blurred, change_grey
+from emlib.learn.transforms.hidden import crop_and_pad, erase, lose_tissue
 
 SIZE = 40
 EVERYTHING = replace(
     PRESETS["strong"],
-    **dict.fromkeys("rotate scale elastic brightness contrast gamma noise blur missing_region".split(), 1.0),
+    **dict.fromkeys("rotate scale elastic brightness contrast gamma noise blur missing_region erase crop".split(), 1.0),
 )
 
 
@@ -211,6 +212,12 @@ def test_presets_share_a_centre_with_their_source():
         ({"flip": 1.5}, "flip is a chance from 0 to 1, got 1.5"),
         ({"gamma_range": (2.0, 1.0)}, "gamma_range rises"),
         ({"region_range": (0.1, 1.5)}, "region_range rises and lies from 0 to 1"),
+        ({"scale_range": (0.001, 1.0)}, "scale_range rises and lies from 0.1 to 10"),
+        ({"crop_range": (0.0, 0.5)}, "crop_range rises and lies from 0.1 to 1"),
+        ({"erase": float("nan")}, "erase is a chance from 0 to 1, got nan"),
+        ({"erase_count": 0}, "erase_count lies from 1 to 100, got 0"),
+        ({"pad": "miror"}, "pad is mirror or constant, not 'miror'; did you mean mirror?"),
+        ({"elastic_px": 300.0, "elastic_spacing_px": 5000.0}, "elastic_px lies from 0 to 256"),
         ({"rotate_degrees": 270.0}, "rotate_degrees lies from 0 to 180"),
         ({"elastic_px": 20.0}, "tissue could fold"),
     ],
@@ -223,3 +230,169 @@ def test_settings_that_cannot_be_are_refused(change, message):
 def test_a_source_of_another_size_is_refused():
     with pytest.raises(ValueError, match="expected"):
         augment(*source(AugmentSettings()), EVERYTHING, rngs(0, 1, 2), SIZE)
+
+
+def test_erased_rectangles_have_their_size_and_keep_their_masks():
+    settings = AugmentSettings(erase=1.0, erase_range=(0.25, 0.25), erase_count=1)
+    flat, noisy = 0, 0
+    for seed in range(40):
+        image = torch.from_numpy(smooth(SIZE))[None].clone()
+        before = image.clone()
+        erase(image, settings, np.random.default_rng(seed))
+        changed = (image != before)[0]
+        assert changed.sum() == (SIZE // 4) ** 2
+        rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
+        assert len(rows) == len(columns) == SIZE // 4 == rows[-1] - rows[0] + 1 == columns[-1] - columns[0] + 1
+        different = len(image[0][changed].unique())
+        flat, noisy = flat + (different == 1), noisy + (different > 90)
+        assert 0 <= image.min() and image.max() <= 1
+    assert flat + noisy == 40 and 8 < flat < 32
+    images, masks = source(settings)
+    assert torch.equal(augment(images, masks, settings, rngs(0, 1, 2), SIZE)[1], masks.float())
+
+
+def test_up_to_so_many_rectangles_are_erased_as_often_as_asked():
+    settings, hidden = AugmentSettings(erase=0.3, erase_range=(0.05, 0.05), erase_count=3), []
+    for seed in range(300):
+        image = torch.full((1, SIZE, SIZE), 2.0)
+        erase(image, settings, np.random.default_rng(seed))
+        hidden.append(int((image != 2).sum()))
+    assert 60 < np.count_nonzero(hidden) < 120 and max(hidden) == 12 and {4, 8, 12} <= set(hidden)
+
+
+@pytest.mark.parametrize("pad", ["mirror", "constant"])
+def test_what_is_cropped_is_whole_and_padded_as_asked(pad):
+    """Pixels carry their number, so that each can be told where it came from."""
+    number = torch.arange(1, SIZE**2 + 1, dtype=torch.float32).reshape(1, SIZE, SIZE)
+    settings = AugmentSettings(crop=1.0, crop_range=(0.5, 0.8), pad=pad)
+    for seed in range(30):
+        image, masks = crop_and_pad(number, number, settings, np.random.default_rng(seed))
+        assert torch.equal(image, masks) and image.shape == number.shape
+        found = image[0].numpy().astype(int)
+        kept = np.unique(found[found > 0])
+        rows, columns = np.unique((kept - 1) // SIZE), np.unique((kept - 1) % SIZE)
+        assert len(kept) == len(rows) * len(columns) and SIZE // 2 <= len(rows) <= 0.8 * SIZE
+        if pad == "constant":
+            assert (found > 0).sum() == len(kept)
+            continue
+        block = number[0, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].numpy()
+        wide = np.pad(block, SIZE, mode="reflect")
+        corner = found[0, 0]
+        places = np.argwhere(wide[: len(block) + SIZE, : block.shape[1] + SIZE] == corner)
+        assert any(np.array_equal(wide[y : y + SIZE, x : x + SIZE], found) for y, x in places)
+
+
+def test_new_draws_come_last_so_that_old_settings_give_what_they_gave():
+    """All but the erased and the padded patches are as without these."""
+    before, after = replace(PRESETS["strong"], erase=0.0, crop=0.0), PRESETS["strong"]
+    images, masks = (tensor[:1] for tensor in source(before))
+    same = [
+        torch.equal(*(augment(images, masks, settings, rngs(seed), SIZE)[0] for settings in (before, after)))
+        for seed in range(100)
+    ]
+    assert 70 < sum(same) < 98
+
+
+@pytest.mark.parametrize("name", ["light", "strong"])
+def test_twelve_bits_in_sixteen_are_augmented_like_eight_bits_that_fill_their_type(name):
+    """The same tissue, stored differently, must look the same after augmentation; in the whole range it turns black."""
+    settings = PRESETS[name]
+    eight = np.rint(255 * np.stack([smooth(margin(settings, SIZE), seed) for seed in range(8)])).astype(np.uint8)
+    twelve = eight.astype(np.uint16) * 16
+    masks = torch.zeros(8, 1, *eight.shape[1:])
+    ranges = [find_grey_range(images) for images in (eight, twelve)]
+    assert ranges[0] == (0, 1) and ranges[1] == pytest.approx((0, 4080 * 1.05 / 65535), rel=0.02)
+    unit = [torch.from_numpy(a.astype(np.float32) / top)[:, None] for a, top in ((eight, 255), (twelve, 65535))]
+    out = [augment(a, masks, settings, rngs(*range(8)), SIZE, grey=g)[0] for a, g in zip(unit, ranges, strict=True)]
+    contrast = [float(images.std((1, 2, 3)).mean()) for images in out]
+    assert contrast[1] / ranges[1][1] == pytest.approx(contrast[0], rel=0.1)
+    assert out[1].max() <= ranges[1][1] + 1e-6
+    blind = augment(unit[1], masks, settings, rngs(*range(8)), SIZE)[0]
+    correlation = [np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(out[0], blind, strict=True) if b.std()]
+    agreeing = [np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(*out, strict=True)]
+    assert min(agreeing) > 0.97 and (len(correlation) < 8 or min(correlation) < 0.9)
+
+
+def test_a_grey_range_only_changes_the_units():
+    """In the range of the data: as if the data were stretched over the whole range, augmented and shrunk again."""
+    low, high = 0.25, 0.375
+    images, masks = source(EVERYTHING)
+    stretched = augment(images, masks, EVERYTHING, rngs(0, 1, 2), SIZE)
+    shrunk = augment(low + (high - low) * images, masks, EVERYTHING, rngs(0, 1, 2), SIZE, grey=(low, high))
+    assert torch.allclose(shrunk[0], low + (high - low) * stretched[0], atol=1e-5)
+    assert torch.equal(shrunk[1], stretched[1])
+
+
+def test_each_sample_can_have_its_own_grey_range():
+    images, masks = source(EVERYTHING)
+    ranges = [(0.0, 1.0), (0.2, 0.7), (0.0, 0.0625)]
+    together = augment(images, masks, EVERYTHING, rngs(0, 1, 2), SIZE, grey=ranges)[0]
+    for i, grey in enumerate(ranges):
+        one = slice(i, i + 1)
+        assert torch.equal(augment(images[one], masks[one], EVERYTHING, rngs(i), SIZE, grey=grey)[0][0], together[i])
+
+
+def test_a_grey_range_passes_over_outliers_and_joins_types():
+    rng = np.random.default_rng(0)
+    image = rng.integers(1000, 3001, (200, 200), np.uint16)
+    hot = image.copy()
+    hot[0, :10] = 65535
+    expected = (900 / 65535, 3100 / 65535)
+    assert find_grey_range([image]) == pytest.approx(expected, abs=3e-5)
+    assert find_grey_range([hot]) == pytest.approx(expected, abs=3e-5)
+    bytes_ = rng.integers(100, 111, (100, 100)).astype(np.uint8)
+    assert find_grey_range([bytes_, bytes_]) == pytest.approx((99.5 / 255, 110.5 / 255))
+    assert find_grey_range([np.full((4, 4), 7, np.uint8)]) == find_grey_range([]) == (0, 1)
+    with pytest.raises(ValueError, match="uint8 or uint16, not float64"):
+        find_grey_range([np.zeros((2, 2))])
+
+
+def test_names_and_files_of_augmentation(tmp_path):
+    assert read_augment("none") is None and read_augment("strong") is PRESETS["strong"]
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: light\nblur: 0.3\nblur_range: [0.5, 2]\nerase_count: 2\nquarter_turns: false\nnoise: 1e-3\n")
+    expected = replace(
+        PRESETS["light"], blur=0.3, blur_range=(0.5, 2.0), erase_count=2, quarter_turns=False, noise=0.001
+    )
+    assert read_augment(str(path)) == expected
+    path.write_text("crop: 0.5\npad: constant\n")
+    assert read_augment(str(path)) == AugmentSettings(crop=0.5, pad="constant")
+    path.write_text("")
+    assert read_augment(str(path)) == AugmentSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fliip: 0.5", "there is no key 'fliip'; did you mean flip"),
+        ("base: ligth", "base: there is no augmentation 'ligth'; did you mean light?"),
+        ("flip: often", "flip is a number, not 'often'"),
+        ("flip: true", "flip is a number, not True"),
+        ("flip: [1, 2]", "flip is a number, not [1, 2]"),
+        ("flip: 2", "flip is a chance from 0 to 1, got 2"),
+        ("flip: .nan", "flip is a chance from 0 to 1, got nan"),
+        ("quarter_turns: 3", "quarter_turns is true or false, not 3"),
+        ("scale_range: 0.8", "scale_range is 2 numbers in brackets such as [0.8, 1.25], not 0.8"),
+        ("scale_range: [1, 2, 3]", "scale_range is 2 numbers in brackets"),
+        ("scale_range: [a, 2]", "scale_range is a number, not 'a'"),
+        ("scale_range: [2, 1]", "scale_range rises"),
+        ("erase_count: 1.5", "erase_count is a whole number, not 1.5"),
+        ("pad: wrap", "pad is mirror or constant, not 'wrap'"),
+        ("- flip", "must hold lines of the form 'flip: 0.5'"),
+        ("flip: [", "cannot read"),
+        ("a: &x 1\nb: *x", "refers to another part of itself"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_augment(str(path))
+    assert message in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_augmentation_suggests_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="no augmentation 'strnog'; did you mean strong"):
+        read_augment("strnog")
+    with pytest.raises(UserError, match=r"no augmentation file .*gone.yaml; name a YAML file"):
+        read_augment(str(tmp_path / "gone.yaml"))

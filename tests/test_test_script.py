@@ -13,7 +13,7 @@ from PIL import Image
 
 from emlib.errors import UserError
 from emlib.evaluation import evaluate
-from emlib.learn import testing
+from emlib.learn import scored_sections, testing
 from emlib.learn.inference import TileSettings, predict_section
 from emlib.learn.models.checkpoint import load_checkpoint, save_checkpoint
 from emlib.learn.models.experts_paper import PaperExperts
@@ -39,7 +39,7 @@ def square(shape, seed):
     return mask
 
 
-def knows(path, organelles=NAMES, voxel_size_nm=(50, 4, 4)):
+def knows(path, organelles=NAMES, voxel_size_nm=(50, 4, 4), **settings):
     """A checkpoint whose first expert finds what is bright, the second what is dark, each pixel for itself."""
     architecture = {"name": "experts-paper", "organelles": list(organelles), "widths": [1]}
     model = PaperExperts(organelles, widths=(1,))
@@ -55,7 +55,7 @@ def knows(path, organelles=NAMES, voxel_size_nm=(50, 4, 4)):
         normalisation=Normalisation(),
         voxel_size_nm=voxel_size_nm,
         metrics={"iou": 0.5},
-        settings={},
+        settings=settings,
     )
     return path
 
@@ -75,10 +75,13 @@ def data(tmp_path):
 
 
 def call(data, *, figures=False, **options):
-    """Test in this process; figures take the longest and are left out where nobody looks at them."""
+    """Test in this process, notes first; figures take the longest and are left out where nobody looks at them."""
     given = {"data_root": data / "data", "domain": "my-tissue", "model_path": data / "model.pth", "device": "cpu"}
-    with nullcontext() if figures else mock.patch.object(testing._Run, "_draw"):
-        return testing.test_model(**(given | {"outdir": data / "out", "bootstrap": 50} | options))
+    notes = []
+    with nullcontext() if figures else mock.patch.object(scored_sections.ScoredSections, "_draw"):
+        given |= {"outdir": data / "out", "bootstrap": 50, "note": notes.append}
+        found = testing.test_model(**(given | options))
+    return [*notes, *found]
 
 
 def result(data, name="test_my-tissue"):
@@ -195,14 +198,69 @@ def test_cuda_where_there_is_none(data, monkeypatch):
     assert call(data, device="cuda")[0].startswith("warning: --device cuda")
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_warnings_come_at_once_and_also_with_quiet(data, run_script, quiet):
+    for path in (data / "data/my-tissue/test/mitochondria").glob("*.png"):
+        save(path, np.zeros(np.asarray(Image.open(path)).shape, bool))
+    arguments = ["--data_root", data / "data", "--domain", "my-tissue", "--model_path", data / "model.pth"]
+    arguments += ["--voxel_size", 50, 8, 8, "--device", "cpu", "--bootstrap", 5, "--outdir", data / "out"]
+    done = run_script("test.py", *arguments, "--threads", 1, *["--quiet"] * quiet)
+    assert done.returncode == 0
+    said = done.stderr.splitlines()
+    assert sum(line.startswith("warning: the model was trained on voxels") for line in said) == 1
+    assert sum("all 2 masks are empty" in line for line in said) == 1
+    assert "warning:" not in done.stdout and (done.stdout == "") == quiet
+
+
+def test_warnings_come_before_anything_is_predicted(data):
+    notes = []
+
+    def predicted(*args, **kwargs):
+        assert any(line.startswith("warning: the model was trained on voxels") for line in notes)
+        assert any(line.endswith(": membranes") for line in notes)
+        raise KeyboardInterrupt
+
+    other = knows(data / "other.pth", ("vesicles", "mitochondria"))
+    with mock.patch.object(scored_sections, "predict_sections", predicted), pytest.raises(KeyboardInterrupt):
+        call(data, model_path=other, voxel_size=(50, 8, 8), note=notes.append)
+
+
+def test_a_model_of_several_data_sets_is_tested_on_what_this_one_has(data):
+    """Experts for vesicles and synapses are of no use here; those in common keep their own numbers."""
+    joint = knows(data / "joint.pth", ("vesicles", "mitochondria", "synapses", "membranes"))
+    lines = call(data, model_path=joint)
+    assert list(result(data)["pooled"]) == ["membranes", "mitochondria", "average"]
+    experts = {name: one["pred"]["expert"] for name, one in result(data)["inputs"]["organelles"].items()}
+    assert experts == {"membranes": 3, "mitochondria": 1}
+    assert any(line.endswith("has no masks of it: vesicles, synapses") for line in lines)
+
+
+def test_a_model_of_resampled_sections_is_tested_on_resampled_ones(data):
+    model = knows(data / "eight.pth", voxel_size_nm=(50, 8, 8), resample_nm=8.0)
+    lines = call(data, model_path=model, voxel_size=(50, 4, 4))
+    assert "sections and masks are resampled to 8 nm, as for the model's training" in lines
+    assert not any(line.startswith("warning") for line in lines)
+    assert (
+        result(data)["settings"]["voxel_size_nm"] == [50, 8, 8] and result(data)["pooled"]["membranes"]["dice"] > 0.95
+    )
+    table = pd.read_csv(data / "out/tables/test_my-tissue_sections.csv").query("organelle == 'membranes'")
+    kinds = ["true_positives", "false_positives", "false_negatives", "true_negatives"]
+    assert table[kinds].sum(axis=1).tolist() == [40 * 50, 36 * 32]
+    lines = call(data, model_path=model)
+    assert any(
+        line.startswith("warning: the voxel size of my-tissue is unknown, so that its sections") for line in lines
+    )
+    assert result(data)["pooled"]["membranes"]["dice"] == 1.0
+
+
 def test_which_voxel_size_counts(data):
     lines = call(data, voxel_size=(50, 8, 8))
-    assert lines[0] == "voxel size 50 × 8 × 8 nm (z y x), --voxel_size"
-    assert lines[1].startswith("warning: the model was trained on voxels of 50 × 4 × 4 nm")
+    assert lines[0].startswith("warning: the model was trained on voxels of 50 × 4 × 4 nm")
+    assert lines[1] == "voxel size 50 × 8 × 8 nm (z y x), --voxel_size"
     (data / "data/my-tissue").rename(data / "data/drosophila-vnc")
     lines = call(data, domain="drosophila-vnc")
-    assert lines[0] == "voxel size 50 × 4.6 × 4.6 nm (z y x), of drosophila-vnc, as published"
-    assert lines[1].startswith("warning: the model was trained")
+    assert lines[0].startswith("warning: the model was trained")
+    assert lines[1] == "voxel size 50 × 4.6 × 4.6 nm (z y x), of drosophila-vnc, as published"
     (data / "data/drosophila-vnc").rename(data / "data/my-tissue")
     lines = call(data, model_path=knows(data / "no_size.pth", voxel_size_nm=None))
     assert any("give --voxel_size for boundary F1" in line for line in lines)
@@ -213,10 +271,10 @@ def test_organelles_in_common_are_scored(data):
     lines = call(data, model_path=other)
     assert list(result(data)["pooled"]) == ["mitochondria", "average"]
     assert result(data)["pooled"]["mitochondria"]["recall"] == 1.0  # the second expert, not the first
-    assert any(line.startswith("note: not scored") and line.endswith(": membranes") for line in lines)
-    assert any(line.startswith("note: not scored") and line.endswith("masks of it: vesicles") for line in lines)
+    assert any(line.startswith("note: left out") and line.endswith(": membranes") for line in lines)
+    assert any(line.startswith("note: left out") and line.endswith("masks of it: vesicles") for line in lines)
     error = refused(data, model_path=other, organelles=["membranes", "mitochondria"])
-    assert "has vesicles, mitochondria, and no expert for membranes" in error
+    assert "has vesicles, mitochondria, and not membranes; leave it out of --organelles" in error
     call(data, organelles=["mitochondria"])
     assert list(result(data)["pooled"]) == ["mitochondria", "average"]
 
@@ -247,7 +305,7 @@ def test_mistakes(data):
 
 def test_the_phantom_says_that_it_is_none(data):
     (data / "data/my-tissue/README.md").write_text(f"{DOMAIN_TITLE}\n\nMade by …\n")
-    assert testing.SYNTHETIC in call(data)
+    assert scored_sections.SYNTHETIC in call(data)
 
 
 def colour(picture, at):

@@ -104,11 +104,16 @@ def test_a_single_organelle_is_the_same_training(call, data_root, tmp_path):
     assert equal(weights(one), weights(other))
 
 
-def test_a_killed_training_resumes_to_the_same_model(call, data_root, tmp_path):
+@pytest.mark.parametrize(
+    "more",
+    [(), "--sampling random --augment strong --patches_per_epoch 40 --workers 1 --ema 0.9".split()],
+    ids=["grid", "random"],
+)
+def test_a_killed_training_resumes_to_the_same_model(call, data_root, tmp_path, more):
     """SIGTERM at any moment of the training: exit code 130, how to go on, and in the end the undisturbed model."""
     whole, parts = tmp_path / "whole.pth", tmp_path / "parts.pth"
-    assert call("train.py", *flags(data_root, whole, "--epochs", 4, "--quiet"))[0] == 0
-    argv = list(map(str, [sys.executable, ROOT / "train.py", *flags(data_root, parts, "--epochs", 4)]))
+    assert call("train.py", *flags(data_root, whole, "--epochs", 4, "--quiet", *more))[0] == 0
+    argv = list(map(str, [sys.executable, ROOT / "train.py", *flags(data_root, parts, "--epochs", 4, *more)]))
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not process.stdout.readline().startswith("epoch 1"):
             assert process.poll() is None, process.stderr.read()
@@ -117,7 +122,7 @@ def test_a_killed_training_resumes_to_the_same_model(call, data_root, tmp_path):
     assert process.returncode == 130, err
     last = err.splitlines()[-1]
     assert last.startswith("interrupted in epoch ") and last.endswith("--resume") and "to go on: python " in last
-    code, said, _ = call("train.py", *flags(data_root, parts, "--epochs", 4, "--resume"))
+    code, said, _ = call("train.py", *flags(data_root, parts, "--epochs", 4, "--resume", *more))
     assert code == 0 and "epoch 4/4" in said and "epoch 1/4" not in said
     assert equal(weights(parts), weights(whole))
     assert equal(weights(parts.with_suffix("") / "last.pth"), weights(whole.with_suffix("") / "last.pth"))

@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from emlib.interpret.sampling import Sample
+from emlib.learn.datasets.mask_classes import UNKNOWN
 from emlib.measure.masks.pixels import pixel_scores
 
 KINDS = ("zero", "mean")  # what takes the place of a channel
@@ -27,7 +28,7 @@ class Effect:
     Attributes
     ----------
     dice : (E,) float64 array
-        Pooled Dice over the patches, logits from 0 on being foreground.
+        Pooled Dice over the annotated pixels of the patches, logits from 0 on being foreground.
     change : (E,) float64 array
         Mean over patches and pixels of |logit after − logit before|.
     """
@@ -60,12 +61,13 @@ class Probe:
         self, model: nn.Module, sample: Sample, *, batch_size: int = 8, device: torch.device | str = "cpu"
     ) -> None:
         self.model, self.experts = model, tuple(range(len(model.organelles)))
-        self._batches: list[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor, torch.Tensor]] = []
+        self._batches: list[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]] = []
         sums: list[torch.Tensor] = []
         for first in range(0, len(sample.images), batch_size):
             images = torch.from_numpy(sample.images[first : first + batch_size]).to(device)
             images = images.contiguous(memory_format=torch.channels_last)
-            truth = torch.from_numpy(sample.masks[first : first + batch_size] > 0).to(device)
+            masks = sample.masks[first : first + batch_size]
+            truth, known = (torch.from_numpy(one).to(device) for one in (masks == 1, masks != UNKNOWN))
             with torch.inference_mode():
                 features = model.encode(images)
                 logits = model.decode(features)
@@ -73,7 +75,7 @@ class Probe:
                 raise ValueError(f"the network gives {tuple(logits.shape)} for masks of {tuple(truth.shape)}")
             means = [f.double().mean((2, 3)).sum(0) for f in features]
             sums = [a + b for a, b in zip(sums, means, strict=True)] if sums else means
-            self._batches.append((images, features, truth, logits))
+            self._batches.append((images, features, truth, known, logits))
         self._means = [(total / len(sample.images)).float() for total in sums]
         self.channels = tuple(len(mean) for mean in self._means)
         self.baseline = self._measure(lambda images, features, experts: self.model.decode(features), self.experts)
@@ -122,13 +124,14 @@ class Probe:
         counts, change, pixels = np.zeros((len(experts), 4)), np.zeros(len(experts)), 0
         wanted = list(experts)
         with torch.inference_mode():
-            for images, features, truth, before in self._batches:
+            for images, features, truth, known, before in self._batches:
                 after = logits(images, features, experts)
-                truth, before = truth[:, wanted], before[:, wanted]
-                found = after >= 0
-                both, true, pred = (t.sum((0, 2, 3)).cpu().numpy() for t in (found & truth, truth, found))
+                truth, known, before = truth[:, wanted], known[:, wanted], before[:, wanted]
+                found = (after >= 0) & known
+                sums = (t.sum((0, 2, 3)).cpu().numpy() for t in (found & truth, truth, found, known))
+                both, true, pred, judged = sums
+                counts += np.stack([both, pred - both, true - both, judged - true - pred + both], axis=1)
                 size = truth[:, 0].numel()
-                counts += np.stack([both, pred - both, true - both, size - true - pred + both], axis=1)
                 change += (after - before).abs().mean((0, 2, 3)).double().cpu().numpy() * size
                 pixels += size
         return Effect(pixel_scores(counts)["dice"], change / pixels)

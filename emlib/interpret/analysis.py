@@ -15,14 +15,18 @@ import torch
 from emlib.errors import UserError
 from emlib.interpret.ablation import Probe, single_channels
 from emlib.interpret.agreement import agreement_table
-from emlib.interpret.claims import Claim, deletion_claims, measure_claims, overlap_claims, set_claims
+from emlib.interpret.claims import HELD_OUT, Claim, deletion_claims, measure_claims, overlap_claims, set_claims
 from emlib.interpret.controls import ablate_sets, random_orders
 from emlib.interpret.deletion import deletion_areas, deletion_curves, deletion_steps
+from emlib.interpret.experts import ChosenExperts
+from emlib.interpret.halves import Halves, split_patches
 from emlib.interpret.importance import gradient_importance
 from emlib.interpret.overlap import ChannelSet, channel_sets, overlap_table, top_channels
 from emlib.interpret.sampling import Sample, sample_patches
-from emlib.learn.datasets.domain import Split, check_splits, find_split
+from emlib.learn.datasets.domain import check_splits, find_split
 from emlib.learn.datasets.sections import open_sections
+from emlib.learn.datasets.split import Split
+from emlib.learn.in_common import in_common, with_organelles
 from emlib.learn.models.checkpoint import Checkpoint, load_checkpoint
 from emlib.learn.training.device import resolve_device
 from emlib.learn.training.failures import memory_told
@@ -31,7 +35,7 @@ from emlib.threads import get_threads
 PUBLISHED_TOP = 100
 LEAST_RANDOM = 20  # below, no p-value can reach 5 %
 DELETED_BY = ("gradient", "gradient_x_activation", "ablation")
-QUICK = {"patches": 6, "random_sets": 20, "orders": 20, "points": 4}
+QUICK = {"patches": 12, "random_sets": 20, "orders": 20, "points": 4}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class AnalysisSettings:
     exact_all_levels : bool
         Exact ablation of single channels at all of them, not at the deepest alone.
     patches, patch_size, batch_size : int
-        How many patches, their side in pixels, how many at once.
+        How many patches, half of them to rank on and half to judge on, their side in pixels, how many at once.
     random_sets : int
         Per size of a set and kind of ablation; at least 20.
     orders : int
@@ -63,7 +67,7 @@ class AnalysisSettings:
     rank_by: str = "gradient"
     levels: tuple[int, ...] | None = None
     exact_all_levels: bool = False
-    patches: int = 12
+    patches: int = 24
     patch_size: int = 256
     batch_size: int = 8
     random_sets: int = 30
@@ -74,7 +78,11 @@ class AnalysisSettings:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All tables of an analysis and what they say; the columns are told where each is made."""
+    """All tables of an analysis and what they say; the columns are told where each is made.
+
+    ``importance`` is of the patches that are ranked on, but for ``ablation_held_out``; all else that takes channels
+    away, and ``dice``, is of those that are judged on.
+    """
 
     importance: pd.DataFrame
     agreement: pd.DataFrame
@@ -100,13 +108,30 @@ def load(
     device: str,
     note: Callable[[str], None],
     organelles: Sequence[str] | None = None,
-) -> tuple[Checkpoint, Split, Sample, str]:
+) -> tuple[Checkpoint, Split, Halves, str]:
     """Load the network and draw the patches; what is wrong with the request is told before anything is computed.
+
+    Parameters
+    ----------
+    model_path, data_root, domain, split, sections, settings, device, organelles
+        As for `emlib.interpret.report.channel_analysis`.
+    note : callable
+        Takes warnings, and what is left out because model or data set lacks it.
+
+    Returns
+    -------
+    checkpoint : Checkpoint
+        Its model has the experts of the organelles in common alone, in the model's order.
+    part : Split
+        With the sections asked for.
+    halves : Halves
+    device : str
 
     Raises
     ------
     UserError
-        For a setting that the network cannot meet, and as `load_checkpoint`, `find_split` and `check_splits` do.
+        For a setting that the network cannot meet, if model and data set have no organelle in common, and as
+        `load_checkpoint`, `find_split` and `check_splits` do.
     """
     if settings.random_sets < LEAST_RANDOM:
         raise UserError(f"--random_sets {settings.random_sets} cannot reach p ≤ 0.05; give {LEAST_RANDOM} or more")
@@ -118,18 +143,19 @@ def load(
         raise UserError(f"{checkpoint.path} names its experts itself: {has}; leave --organelles out")
     checked_top_k(settings, checkpoint.model.level_channels[-1])
     _wanted_levels(settings, len(checkpoint.model.level_channels))
-    whole = find_split(data_root, domain, split, checkpoint.organelles)
+    whole = find_split(data_root, domain, split)
+    shared = set(in_common(whole, checkpoint, None, note))
+    names = tuple(name for name in checkpoint.organelles if name in shared)
+    model = ChosenExperts(checkpoint.model, names)
+    whole = with_organelles(whole, names)
+    part = whole if not sections else replace(whole, sections=_chosen(whole, sections))
     for warning in check_splits([whole]):
         note(f"warning: {warning}")
-    part = whole if not sections else replace(whole, sections=_chosen(whole, sections))
-    drawn = sample_patches(
-        open_sections(part),
-        checkpoint.normalisation,
-        count=settings.patches,
-        size=settings.patch_size,
-        seed=settings.seed,
-    )
-    return checkpoint, part, drawn, device
+    grid = {"count": settings.patches, "size": settings.patch_size, "seed": settings.seed}
+    halves = split_patches(sample_patches(open_sections(part), checkpoint.normalisation, organelles=names, **grid))
+    if not halves.apart:
+        note(f"warning: {halves.note}")
+    return replace(checkpoint, model=model, organelles=names), part, halves, device
 
 
 def checked_top_k(settings: AnalysisSettings, channels: int) -> int:
@@ -152,15 +178,15 @@ def checked_top_k(settings: AnalysisSettings, channels: int) -> int:
 
 
 def analyse(
-    model: torch.nn.Module, sample: Sample, settings: AnalysisSettings, device: str = "cpu", *, progress: bool = False
+    model: torch.nn.Module, halves: Halves, settings: AnalysisSettings, device: str = "cpu", *, progress: bool = False
 ) -> Analysis:
-    """Measure importance, compare it with ablation, and hold every set against chance.
+    """Measure importance on one half of the patches; on the other compare it with ablation, and sets with chance.
 
     Parameters
     ----------
     model : nn.Module
         With ``organelles``, ``level_channels``, ``encode(x, edit)`` and ``decode(features, experts)``; in eval mode.
-    sample : Sample
+    halves : Halves
     settings : AnalysisSettings
     device : torch device
     progress : bool
@@ -176,12 +202,12 @@ def analyse(
     UserError
         If memory runs out, ``top_k`` is too large, or there is no such level.
     """
-    organelles = model.organelles
+    organelles, judged = model.organelles, halves.judging
     with memory_told("analysing channels"):
-        probe = Probe(model, sample, batch_size=settings.batch_size, device=device)
+        probe = Probe(model, judged, batch_size=settings.batch_size, device=device)
         deepest = len(probe.channels) - 1
         top_k, levels = checked_top_k(settings, probe.channels[deepest]), _wanted_levels(settings, deepest + 1)
-        measured = _measured(model, probe, sample, levels, settings, device, progress)
+        measured = _measured(model, halves.ranking, levels, settings, device, progress)
         top = top_channels(measured[deepest][settings.rank_by], top_k)
         sets = channel_sets(top, organelles)
         overlaps = overlap_table(top, probe.channels[deepest], organelles)
@@ -190,12 +216,15 @@ def analyse(
         by = {name: measured[deepest][name] for name in DELETED_BY}
         steps = deletion_steps(probe.channels[deepest], settings.points)
         curves = deletion_curves(probe, by, drawn[: settings.orders], steps, progress=progress)
+        if halves.apart:
+            measured[deepest][HELD_OUT] = single_channels(probe, progress=progress)["ablation"]
     areas = deletion_areas(curves)
     agreement = pd.concat([agreement_table(values, level + 1, organelles) for level, values in measured.items()])
-    dice = dict(zip(organelles, probe.baseline.dice.tolist(), strict=True))
+    found = zip(organelles, probe.baseline.dice.tolist(), judged.shows.any(axis=0), strict=True)
+    dice = {name: value if there else float("nan") for name, value, there in found}
     claims = [
         *overlap_claims(overlaps),
-        *measure_claims(agreement),
+        *measure_claims(agreement, HELD_OUT if halves.apart else "ablation"),
         *set_claims(effects, dice, organelles),
         *deletion_claims(areas, dice),
     ]
@@ -213,15 +242,16 @@ def importance_table(
     Returns
     -------
     DataFrame
-        ``level`` and ``channel`` (from 1 and from 0), ``expert``, ``gradient``, ``gradient_x_activation``, ``ablation``
-        and ``ablation_dice`` (NaN where not computed), ``top`` (in the expert's top set; the deepest level has one).
+        ``level`` and ``channel`` (from 1 and from 0), ``expert``, ``gradient``, ``gradient_x_activation``,
+        ``ablation``, ``ablation_dice`` and ``ablation_held_out`` (NaN where not computed), ``top`` (in the expert's top
+        set; the deepest level has one).
     """
     frames = []
     for level, values in measured.items():
         channels = next(iter(values.values())).shape[1]
         for e, name in enumerate(organelles):
             frame = pd.DataFrame({"level": level + 1, "channel": np.arange(channels), "expert": name})
-            for measure in (*DELETED_BY, "ablation_dice"):
+            for measure in (*DELETED_BY, "ablation_dice", HELD_OUT):
                 frame[measure] = values[measure][e] if measure in values else np.nan
             frames.append(frame.assign(top=np.isin(frame["channel"], top[e]) & (level == max(measured))))
     return pd.concat(frames, ignore_index=True)
@@ -229,7 +259,6 @@ def importance_table(
 
 def _measured(
     model: torch.nn.Module,
-    probe: Probe,
     sample: Sample,
     levels: list[int],
     settings: AnalysisSettings,
@@ -237,6 +266,7 @@ def _measured(
     progress: bool,
 ) -> dict[int, dict[str, np.ndarray]]:
     """Importance by level and measure, (E, C) each."""
+    probe = Probe(model, sample, batch_size=settings.batch_size, device=device)
     gradients = gradient_importance(model, sample.images, batch_size=settings.batch_size, device=device)
     measured: dict[int, dict[str, Any]] = {}
     for level in levels:

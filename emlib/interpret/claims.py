@@ -9,6 +9,7 @@ import pandas as pd
 
 STAND_IN = 0.7  # rank correlation at which half of the variance of the ranks is shared
 ALPHA = 0.05
+HELD_OUT = "ablation_held_out"
 LEAST_DICE = 0.1  # an expert that finds less than this has little to lose
 SURVIVES, FAILS, HALF, UNKNOWN = "survives", "does not survive", "depends on the ablation", "cannot be told"
 
@@ -26,7 +27,7 @@ class Claim:
     evidence : str
         The figures that decide.
     tests : int
-        p-values that it rests on.
+        p-values that it rests on; none where it cannot be told.
     """
 
     topic: str
@@ -34,6 +35,10 @@ class Claim:
     verdict: str
     evidence: str
     tests: int = 1
+
+    def __post_init__(self) -> None:
+        if self.verdict == UNKNOWN:
+            object.__setattr__(self, "tests", 0)
 
 
 def overlap_claims(overlaps: pd.DataFrame) -> list[Claim]:
@@ -49,7 +54,7 @@ def overlap_claims(overlaps: pd.DataFrame) -> list[Claim]:
         chance = f"random sets: {row.expected:.1f} ± {row.sd:.1f}"
         if row.kind == "specific":
             text = f"{row.experts} has important channels of its own, more than chance gives"
-            found = f"{row.observed} of its {row.k} are in no other expert's top set"
+            found = f"{row.observed} of its {row.k} {'is' if row.observed == 1 else 'are'} in no other expert's top set"
         else:
             text = f"{row.experts} share important channels"
             found = f"{row.observed} of {row.k} in common"
@@ -73,14 +78,17 @@ def measure_claims(agreement: pd.DataFrame, reference: str = "ablation") -> list
     agreement : DataFrame
         From `emlib.interpret.agreement.agreement_table`.
     reference : str
-        The measure that the others are held against.
+        The measure that the others are held against. ``ablation_held_out`` is exact ablation on the patches that
+        nothing was ranked on; how well ``ablation`` itself agrees with it is then the most that any measure can reach.
     """
     rows = agreement[(agreement["between"] == "measures") & (agreement["level"] == agreement["level"].max())]
     rows = rows[((rows["first"] == reference) | (rows["second"] == reference)) & ~_about_dice(rows)]
+    where = " on other patches" * (reference == HELD_OUT)
     claims = []
     for row in rows.itertuples():
         measure = row.first if row.second == reference else row.second
-        text = f"{measure.replace('_x_', ' × ')} ranks the channels of {row.within} as their exact ablation does"
+        name = "exact ablation" if measure == "ablation" else measure.replace("_x_", " × ")
+        text = f"{name} ranks the channels of {row.within} as their exact ablation{where} does"
         if row.spearman != row.spearman:
             verdict, evidence = UNKNOWN, "no ranks: all channels are equal"
         else:
@@ -101,24 +109,20 @@ def set_claims(effects: pd.DataFrame, dice: dict[str, float], organelles: Sequen
     effects : DataFrame
         From `emlib.interpret.controls.ablate_sets`.
     dice : dict
-        Pooled Dice of each expert before anything is taken away.
+        Pooled Dice of each expert before anything is taken away; NaN where the patches show none of its organelle.
     organelles : names of the experts
     """
     claims = []
     for one in effects.drop_duplicates(["set", "of"]).itertuples():
         rows = effects[(effects["set"] == one.set) & (effects["of"] == one.of)]
         for expert in organelles if one.set == "shared" else [one.of]:
-            name = {
-                "top": f"The top {one.size} channels of {expert} matter to it",
-                "shared": f"The {one.size} shared channels matter to {expert}",
-                "specific": f"The {one.size} channels that only {expert} ranks high matter to it",
-            }[one.set]
+            name = _set_matters(one.set, one.size, expert)
             own = rows[rows["expert"] == expert]
             text = f"{name} more than random ones"
             claims.append(_judged(one.set, text, own[own["quantity"] == "drop"], dice[expert], "Dice falls by"))
             selective = own[own["quantity"] == "selectivity"]
             if one.set == "specific" and len(selective):
-                text = f"The {one.size} channels that only {expert} ranks high matter to it more than to the others"
+                text = f"{name} more than to the others"
                 claims.append(_judged("specific", text, selective, dice[expert], "Dice falls beyond the others' by"))
     return claims
 
@@ -136,7 +140,7 @@ def deletion_claims(areas: pd.DataFrame, dice: dict[str, float]) -> list[Claim]:
     claims = []
     for row in areas.itertuples():
         text = f"Removing channels by {row.measure.replace('_x_', ' × ')} destroys {row.expert} sooner than at random"
-        if dice[row.expert] < LEAST_DICE:
+        if not dice[row.expert] >= LEAST_DICE:
             claims.append(Claim("deletion", text, UNKNOWN, _nothing_to_lose(dice[row.expert])))
             continue
         evidence = (
@@ -151,8 +155,8 @@ def deletion_claims(areas: pd.DataFrame, dice: dict[str, float]) -> list[Claim]:
 
 def _judged(topic: str, text: str, rows: pd.DataFrame, dice: float, falls: str) -> Claim:
     """One claim by its rows of zero- and mean-ablation: it must hold with both."""
-    if dice < LEAST_DICE:
-        return Claim(topic, text, UNKNOWN, _nothing_to_lose(dice), tests=0)
+    if not dice >= LEAST_DICE:
+        return Claim(topic, text, UNKNOWN, _nothing_to_lose(dice))
     parts = [
         f"{row.ablation}: {falls} {row.value:.3f}, random {row.random_mean:.3f} [{row.random_low:.3f}, "
         f"{row.random_high:.3f}], z = {row.z:.1f}, p = {row.p:.3f}"
@@ -167,7 +171,19 @@ def _judged(topic: str, text: str, rows: pd.DataFrame, dice: float, falls: str) 
     return Claim(topic, text, verdict, "; ".join(parts), tests=len(rows))
 
 
+def _set_matters(kind: str, size: int, expert: str) -> str:
+    """The beginning of a claim about a set, singular or plural."""
+    channels, matter = ("channel", "matters") if size == 1 else (f"{size} channels", "matter")
+    return {
+        "top": f"The top {channels} of {expert} {matter} to it",
+        "shared": f"The {channels.replace('channel', 'shared channel')} {matter} to {expert}",
+        "specific": f"The {channels} that only {expert} ranks high {matter} to it",
+    }[kind]
+
+
 def _nothing_to_lose(dice: float) -> str:
+    if dice != dice:
+        return "there is none of it on these patches"
     return f"its Dice on these patches is {dice:.3f} to begin with"
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from emlib.interpret.analysis import QUICK, Analysis, AnalysisSettings, analyse, bars_shown, load
+from emlib.interpret.halves import Halves
 from emlib.interpret.sampling import Sample
 from emlib.interpret.summary import summary_text
-from emlib.learn.datasets.domain import Split
+from emlib.interpret.wording import counted, listed
+from emlib.learn.datasets.split import Split
 from emlib.learn.models.checkpoint import Checkpoint
 from emlib.publish.figure_interpret import ablation_figure, deletion_figure, importance_figure
 from emlib.publish.figure_overlap import overlap_figure
@@ -35,6 +38,7 @@ def channel_analysis(
     outdir: str | Path = "outputs",
     quick: bool = False,
     quiet: bool = False,
+    note: Callable[[str], None] = print,
     **settings: Any,
 ) -> list[str]:
     """Analyse the channels of a trained network and write everything.
@@ -46,13 +50,16 @@ def channel_analysis(
     data_root, domain, split, sections
         The annotated sections that patches are drawn from.
     organelles : names, optional
-        Of the experts of imported MExConn weights, in their order; other files hold them.
+        Of the experts of imported MExConn weights, in their order; other files hold them. The organelles that model and
+        data set have in common are analysed.
     device : {"auto", "cpu", "cuda", "mps"}
     outdir : path
     quick : bool
         Fewer patches and points; whatever ``settings`` holds wins.
     quiet : bool
-        No progress and no warnings.
+        No progress.
+    note : callable
+        Takes each note and warning at once, before anything is computed.
     **settings
         Fields of `emlib.interpret.analysis.AnalysisSettings`; None is the default.
 
@@ -69,43 +76,51 @@ def channel_analysis(
     given = {name: value for name, value in settings.items() if value is not None}
     given |= {"levels": tuple(given["levels"])} if "levels" in given else {}
     how = replace(AnalysisSettings(), **{**(QUICK if quick else {}), **given})
-    notes: list[str] = []
     outputs = Outputs(outdir)
-    checkpoint, part, sample, device = load(
-        model_path, data_root, domain, split, sections, how, device, notes.append, organelles
+    checkpoint, part, halves, device = load(
+        model_path, data_root, domain, split, sections, how, device, note, organelles
     )
-    found = analyse(checkpoint.model, sample, how, device, progress=bars_shown(quiet))
+    found = analyse(checkpoint.model, halves, how, device, progress=bars_shown(quiet))
     synthetic = (part.folder.parent / SYNTHETIC_MARK).exists()
-    note = "SYNTHETIC PHANTOM, NOT REAL DATA" if synthetic else None
-    text = _summary(found, checkpoint, part, sample, how, note)
-    _write(outputs, found, checkpoint, part, sample, how)
-    _draw(outputs, found, how, domain, note)
+    mark = "SYNTHETIC PHANTOM, NOT REAL DATA" if synthetic else None
+    text = _summary(found, checkpoint, part, halves, how, mark)
+    _write(outputs, found, checkpoint, part, halves, how)
+    _draw(outputs, found, how, domain, mark)
     outputs.text(f"tables/channel_ablation_{domain}.txt", text, "which claims about channels survive the controls")
     written = [f"written: {outputs.path(str(artefact.path))}" for artefact in outputs.written]
-    return [*notes, *text.splitlines(), "", *written]
+    return [*text.splitlines(), "", *written]
 
 
 def _summary(
-    found: Analysis, checkpoint: Checkpoint, part: Split, sample: Sample, how: AnalysisSettings, note: str | None
+    found: Analysis, checkpoint: Checkpoint, part: Split, halves: Halves, how: AnalysisSettings, mark: str | None
 ) -> str:
-    names = ", ".join(section.name for section in part.sections)
-    holding = ", ".join(f"{name} on {count}" for name, count in sample.holding.items())
-    dice = ", ".join(f"{name} {value:.3f}" for name, value in found.dice.items())
-    deepest = found.channels[-1]
-    sampled = [
-        f"Deepest encoder level: {len(found.channels)} of {len(found.channels)}, {deepest} channels; top sets of "
-        f"{found.top_k} by {how.rank_by.replace('_x_', ' × ')}.",
-        f"Sampled: {len(sample.images)} patches of {sample.images.shape[-1]} px that do not overlap, from sections "
-        f"{names} of {part.domain}/{part.split} (seed {how.seed}); {holding} of them. Every figure below is of these "
-        "patches, not of whole sections.",
-        f"Pooled Dice on them before anything is taken away: {dice}.",
+    sampled = _both(halves)
+    names = listed([section.name for section in part.sections], "section")
+    shows = np.concatenate([half.shows for half in sampled]).sum(axis=0)
+    holding = ", ".join(f"{name} on {count}" for name, count in zip(checkpoint.organelles, shows, strict=True))
+    dice = ", ".join(f"{name} {'–' if value != value else f'{value:.3f}'}" for name, value in found.dice.items())
+    levels, deepest = len(found.channels), counted(found.channels[-1], "channel")
+    patches = counted(sum(len(half.images) for half in sampled), "patch", "patches")
+    told = [
+        f"Deepest encoder level: {levels} of {levels}, {deepest}; top sets of {found.top_k} by "
+        f"{how.rank_by.replace('_x_', ' × ')}.",
+        f"Sampled: {patches} of {halves.judging.images.shape[-1]} px that do not overlap, from {names} of "
+        f"{part.domain}/{part.split} (seed {how.seed}); {holding} of them. Every figure below is of these patches, not "
+        "of whole sections.",
+        halves.note,
+        f"Pooled Dice on the patches that are judged on, before anything is taken away: {dice}.",
     ]
-    title = f"{note}. " * (note is not None) + f"Channels of {Path(checkpoint.path).name} on {part.domain}"
-    return summary_text(title, sampled, found.claims, how.random_sets, how.orders)
+    title = f"{mark}. " * (mark is not None) + f"Channels of {Path(checkpoint.path).name} on {part.domain}"
+    return summary_text(title, told, found.claims, how.random_sets, how.orders)
+
+
+def _both(halves: Halves) -> tuple[Sample, ...]:
+    """The halves, or the one that is both."""
+    return (halves.ranking, halves.judging) if halves.apart else (halves.ranking,)
 
 
 def _write(
-    outputs: Outputs, found: Analysis, checkpoint: Checkpoint, part: Split, sample: Sample, how: AnalysisSettings
+    outputs: Outputs, found: Analysis, checkpoint: Checkpoint, part: Split, halves: Halves, how: AnalysisSettings
 ) -> None:
     sets = pd.DataFrame(
         [(one.kind, one.of, len(one.channels), " ".join(map(str, one.channels))) for one in found.sets],
@@ -126,9 +141,13 @@ def _write(
     record = {
         "model": {"path": str(checkpoint.path), "sha256": checkpoint.sha256, "architecture": checkpoint.architecture},
         "data": {"domain": part.domain, "split": part.split, "sections": [one.name for one in part.sections]},
-        "patches": [{"section": name, "y": y, "x": x} for name, y, x in sample.places],
-        "patch_size": sample.images.shape[-1],
-        "patches_holding": sample.holding,
+        "patches": {
+            use: [{"section": name, "y": y, "x": x} for name, y, x in half.places]
+            for use, half in (("ranking", halves.ranking), ("judging", halves.judging))
+        },
+        "patch_size": halves.judging.images.shape[-1],
+        "patches_holding": {"ranking": halves.ranking.holding, "judging": halves.judging.holding},
+        "organelles": checkpoint.organelles,
         "level_channels": found.channels,
         "top_k": found.top_k,
         "dice": found.dice,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +22,8 @@ class Sample:
     ----------
     images : (P, 1, S, S) float32 array
         Normalised grey values.
-    masks : (P, E, S, S) uint8 array of 0 and 1
+    masks : (P, E, S, S) uint8 array
+        0 and 1, and 255 where nobody annotated.
     places : tuple of (section, y, x)
         Name of the section and first pixel of each patch.
     organelles : tuple of str
@@ -33,9 +35,19 @@ class Sample:
     organelles: tuple[str, ...]
 
     @property
+    def shows(self) -> np.ndarray:
+        """Which patch holds a pixel of which organelle, (P, E) bool."""
+        return (self.masks == 1).any(axis=(2, 3))
+
+    @property
     def holding(self) -> dict[str, int]:
         """How many patches hold a pixel of each organelle."""
-        return dict(zip(self.organelles, self.masks.any(axis=(2, 3)).sum(axis=0).tolist(), strict=True))
+        return dict(zip(self.organelles, self.shows.sum(axis=0).tolist(), strict=True))
+
+    def only(self, patches: Sequence[int]) -> Sample:
+        """Return some of the patches."""
+        places = tuple(self.places[i] for i in patches)
+        return replace(self, images=self.images[patches], masks=self.masks[patches], places=places)
 
 
 def sample_patches(
@@ -45,6 +57,7 @@ def sample_patches(
     count: int = 12,
     size: int = 256,
     seed: int = 0,
+    organelles: Sequence[str] | None = None,
 ) -> Sample:
     """Draw patches that do not overlap from annotated sections.
 
@@ -57,6 +70,8 @@ def sample_patches(
     size : int
         Side in pixels; reduced to the smallest section, and to a multiple of ``GRID``.
     seed : int
+    organelles : names, optional
+        The order of the masks (default: all of the sections).
 
     Returns
     -------
@@ -77,7 +92,9 @@ def sample_patches(
     side = room // GRID * GRID
     if side < GRID:
         raise UserError(f"patches of {room} pixels are too small, the least is {GRID}; mind --patch_size")
-    places, holds = _grid(sections, side)
+    names = tuple(organelles or sections.organelles)
+    planes = [tuple(sections.organelles).index(name) for name in names]
+    places, holds = _grid(sections, side, planes)
     order = np.random.default_rng([seed, 1]).permutation(len(places))
     taken = sorted(order[i] for i in balanced_choice(holds[order], count))
     images, masks, where = [], [], []
@@ -85,9 +102,9 @@ def sample_patches(
         i, y, x = places[at]
         box = (slice(y, y + side), slice(x, x + side))
         images.append(normalisation.apply(sections.image(i)[box])[None])
-        masks.append(sections.masks(i)[:, *box])
+        masks.append(sections.masks(i)[planes][:, *box])
         where.append((sections.names[i], y, x))
-    return Sample(np.stack(images), np.stack(masks), tuple(where), tuple(sections.organelles))
+    return Sample(np.stack(images), np.stack(masks), tuple(where), names)
 
 
 def balanced_choice(holds: np.ndarray, count: int) -> list[int]:
@@ -119,11 +136,11 @@ def balanced_choice(holds: np.ndarray, count: int) -> list[int]:
     return taken
 
 
-def _grid(sections: Sections, side: int) -> tuple[list[tuple[int, int, int]], np.ndarray]:
+def _grid(sections: Sections, side: int, planes: list[int]) -> tuple[list[tuple[int, int, int]], np.ndarray]:
     """All places (section, y, x) of the grid, and which organelles each holds, (N, E) bool."""
     places, holds = [], []
     for i in range(len(sections)):
-        masks = sections.masks(i)
+        masks = sections.masks(i)[planes] == 1
         for y in range(0, masks.shape[1] - side + 1, side):
             for x in range(0, masks.shape[2] - side + 1, side):
                 places.append((i, y, x))

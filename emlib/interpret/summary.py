@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from emlib.interpret.claims import ALPHA, FAILS, HALF, SURVIVES, UNKNOWN, Claim
+from emlib.interpret.wording import counted
 
 WIDTH = 110
 HEADINGS = {
@@ -37,20 +38,22 @@ def summary_text(title: str, sampled: Sequence[str], claims: Sequence[Claim], ra
             for claim in about:
                 lines += _wrapped(f"{claim.text}: {claim.verdict.upper()}.", "  - ")
                 lines += _wrapped(claim.evidence, "      ")
-    tests = sum(claim.tests for claim in claims)
+    tests, told = sum(claim.tests for claim in claims), sum(claim.verdict != UNKNOWN for claim in claims)
     lines += ["", "How to read this"]
     lines += _wrapped(
         f"A claim survives at p ≤ {ALPHA:g}, in the case of sets with zero- and with mean-ablation. Overlaps are "
         "tested exactly (hypergeometric), correlations by Student's t; sets and curves against "
-        f"{random_sets} random sets of the same size and {orders} random orders, so that p is at least "
-        f"{1 / (1 + random_sets):.3f} and {1 / (1 + orders):.3f}. Of {tests} tests about {tests * ALPHA:.0f} would "
-        "fall below the threshold by chance alone, so one survivor among many says little.",
+        f"{counted(random_sets, 'random set')} of the same size and {counted(orders, 'random order')}, so that p is at "
+        f"least {1 / (1 + random_sets):.3f} and {1 / (1 + orders):.3f}. The {counted(told, 'claim')} that can be told "
+        f"{_agree(told, 'rests', 'rest')} on {counted(tests, 'test')}, two for a set and one for all else; about "
+        f"{tests * ALPHA:.1f} of them would fall below the threshold by chance alone, so one survivor among many says "
+        "little.",
         "  ",
     )
     lines += _wrapped(
         "In brackets: 2.5 and 97.5 percentiles of the random sets. z: distance from their mean in their standard "
-        "deviations. Dice is pooled over the patches. Importance is a property of this one network and these patches; "
-        "another training run may distribute the same features over other channels.",
+        "deviations. Dice is pooled over the patches that are judged on. Importance is a property of this one network "
+        "and these patches; another training run may distribute the same features over other channels.",
         "  ",
     )
     return "\n".join(lines) + "\n"
@@ -65,8 +68,8 @@ def verdict_line(claims: Sequence[Claim]) -> str:
     'Of 2 claims 1 survives the controls and 1 does not.'
     """
     number = {v: sum(claim.verdict == v for claim in claims) for v in (SURVIVES, FAILS, HALF, UNKNOWN)}
-    text = f"Of {len(claims)} claims {number[SURVIVES]} {_agree(number[SURVIVES], 'survives', 'survive')} the controls"
-    text += f" and {number[FAILS]} {_agree(number[FAILS], 'does', 'do')} not"
+    text = f"Of {counted(len(claims), 'claim')} {number[SURVIVES]} {_agree(number[SURVIVES], 'survives', 'survive')}"
+    text += f" the controls and {number[FAILS]} {_agree(number[FAILS], 'does', 'do')} not"
     if number[HALF]:
         text += f"; {number[HALF]} {_agree(number[HALF], 'depends', 'depend')} on what takes the place of a channel"
     if number[UNKNOWN]:

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emlib.learn.datasets.patches import PatchSettings
+from emlib.learn.datasets.places import PatchSettings
 from emlib.learn.training.settings import TrainSettings
+
+# What --head names: (network of `emlib.learn.models.build`)
+HEADS = {name: name for name in ("unet", "pspnet", "deeplabv3plus", "upernet")} | {"experts": "experts-backbone"}
+HEAD_BACKBONE = "resnet18"
+HEAD_LOSS = "ce+dice"
+HEAD_LR = 1e-3  # the presets' networks take three times as much, deep encoders from scratch do not
 
 
 @dataclass(frozen=True)
@@ -16,17 +22,19 @@ class Preset:
     Attributes
     ----------
     architecture : dict
-        For `emlib.learn.models.build.build_model`, without the organelles.
+        For `emlib.learn.models.build.build_model`, without organelles and activation, which the data decide.
     patches : PatchSettings
     augment : str
-        A name in `emlib.learn.transforms.PRESETS`, or "none".
+        For `emlib.learn.transforms.read_augment`.
     loss : str
         For `emlib.learn.losses.parse_loss`.
     training : TrainSettings
-    organelle_balance : bool
-        Weigh rare organelles more in the loss.
+    class_weights : "auto", tuple of float or None
+        Of organelles or classes in the loss; auto weighs rare ones more.
     normalise : bool
         Subtract the mean grey of the training sections and divide by its standard deviation.
+    weights : str, optional
+        What the backbone begins with, for `emlib.learn.models.pretrained.load_backbone`; None: at random.
     """
 
     architecture: dict[str, Any]
@@ -34,8 +42,9 @@ class Preset:
     augment: str
     loss: str
     training: TrainSettings
-    organelle_balance: bool = False
+    class_weights: str | tuple[float, ...] | None = None
     normalise: bool = True
+    weights: str | None = None
 
 
 _LAPTOP = Preset(
@@ -70,3 +79,30 @@ PRESETS = {
         normalise=False,
     ),
 }
+
+
+def with_head(recipe: Preset, head: str, backbone: str = HEAD_BACKBONE) -> Preset:
+    """Return a recipe whose network is a head on an encoder of timm, with the loss and learning rate of such.
+
+    Parameters
+    ----------
+    recipe : Preset
+    head : str
+        A key of `HEADS`.
+    backbone : str
+        A name that timm knows.
+
+    Examples
+    --------
+    >>> with_head(PRESETS["laptop"], "upernet").architecture
+    {'name': 'upernet', 'backbone': 'resnet18'}
+    """
+    training = replace(recipe.training, lr=min(recipe.training.lr, HEAD_LR))
+    architecture = {"name": HEADS[head], "backbone": backbone}
+    return replace(recipe, architecture=architecture, loss=HEAD_LOSS, training=training)
+
+
+def head_of(recipe: Preset) -> str | None:
+    """Return the name in `HEADS` of a recipe's network; None for a preset's own."""
+    name = recipe.architecture["name"] if "backbone" in recipe.architecture else None
+    return next((head for head, network in HEADS.items() if network == name), None)

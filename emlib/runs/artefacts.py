@@ -17,6 +17,7 @@ import pandas as pd
 
 from emlib.errors import UserError
 from emlib.volumes.atomic import atomic_path, remove_stale
+from emlib.volumes.npy import write_npy
 from emlib.volumes.synthetic import SYNTHETIC_MARK
 
 FOLDERS = ("data", "tables", "figures", "runs")
@@ -103,8 +104,7 @@ class Outputs:
             JSON values for the sidecar: ``voxel_size_nm``, ``offset``, ``source``, ``settings``, ``seed``.
         """
         array = np.ascontiguousarray(array)
-        with atomic_path(self.path(f"data/{name}.npy")) as temporary:
-            np.save(temporary, array)
+        write_npy(self.path(f"data/{name}.npy"), array)
         sidecar = {
             "what": what,
             "axes": "zyx",

@@ -54,9 +54,26 @@ def open_npy(path: Path) -> VolumeSource:
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
-    """Write an array; ``.npy`` has no room for a voxel size (see the sidecar that `open_npy` reads)."""
-    with atomic_path(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+    """Write an array whole or not at all; a voxel size goes into the sidecar that `open_npy` reads.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    ValueError
+        If the array holds Python objects.
+
+    Notes
+    -----
+    `numpy.save` hands the bytes to C, which keeps the last of them in a buffer and says nothing where the disk has no
+    room for them (NumPy 2.4): a small array is cut short in silence.
+    """
+    array = np.ascontiguousarray(array)
+    if array.dtype.hasobject:
+        raise ValueError("an array of Python objects cannot be written")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 class _Checksum:

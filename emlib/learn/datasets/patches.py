@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from emlib.learn.datasets.joined import JoinedSections
+from emlib.learn.datasets.mask_classes import UNKNOWN
 from emlib.learn.datasets.places import SAMPLES, PatchPlaces, PatchSettings
 from emlib.learn.datasets.sections import Sections
+from emlib.learn.datasets.unannotated import augment_masks, with_nan
 from emlib.learn.normalisation import Normalisation, unit_grey
-from emlib.learn.transforms import AugmentSettings, augment, margin
+from emlib.learn.transforms import AugmentSettings, find_grey_range, margin
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -23,7 +26,7 @@ class PatchBatches:
 
     Parameters
     ----------
-    sections : Sections
+    sections : Sections or JoinedSections
     settings : PatchSettings
     normalisation : Normalisation
         Applied after augmentation.
@@ -39,6 +42,9 @@ class PatchBatches:
     ----------
     steps_per_epoch : int
         The last batch is filled with the first patches of the epoch.
+    patches_per_epoch : int
+    shares : (D,) float array
+        Of the patches that come from each data set.
 
     Raises
     ------
@@ -48,7 +54,7 @@ class PatchBatches:
 
     def __init__(
         self,
-        sections: Sections,
+        sections: Sections | JoinedSections,
         settings: PatchSettings,
         *,
         normalisation: Normalisation,
@@ -60,7 +66,9 @@ class PatchBatches:
         self.sections, self.settings, self.normalisation = sections, settings, normalisation
         self.seed, self.augment, self.rank, self.world = seed, augment, rank, world
         self._places = PatchPlaces(sections, settings, seed)
+        self._grey = [] if augment is None else [each for part in sections.parts for each in _grey_ranges(part)]
         self._planned: tuple[int, np.ndarray] | None = None
+        self.patches_per_epoch, self.shares = self._places.count, self._places.shares
         self.steps_per_epoch = -(-self._places.count // (settings.batch_size * world))
 
     def batch(self, epoch: int, step: int) -> Batch:
@@ -76,6 +84,7 @@ class PatchBatches:
         images : (B, 1, P, P) float32 tensor
             Normalised grey.
         masks : (B, E, P, P) float32 tensor of 0 and 1
+            NaN where nobody annotated.
 
         Raises
         ------
@@ -92,11 +101,15 @@ class PatchBatches:
         for i, (index, row, column) in enumerate(places):
             images[i, 0] = unit_grey(reflected_crop(self.sections.image(index), row - border, column - border, wide))
             masks[i] = reflected_crop(self.sections.masks(index), row - border, column - border, wide)
-        tensors = torch.from_numpy(images), torch.from_numpy(masks)
-        if self.augment is not None:
+        grey, targets = torch.from_numpy(images), torch.from_numpy(masks)
+        if self.augment is None:
+            targets = with_nan(targets)
+        else:
             rngs = [np.random.default_rng([self.seed, SAMPLES, epoch, sample]) for sample in samples]
-            tensors = augment(*tensors, self.augment, rngs, size)
-        return torch.from_numpy(self.normalisation.apply(tensors[0].numpy())), tensors[1].float()
+            exclusive = self.sections.activation == "softmax"
+            ranges = [self._grey[index] for index in places[:, 0]]
+            grey, targets = augment_masks(grey, targets, self.augment, rngs, size, ranges, exclusive=exclusive)
+        return torch.from_numpy(self.normalisation.apply(grey.numpy())), targets
 
     def describe(self, epoch: int, step: int) -> str:
         """Name the patches of a batch, as `batch` numbers them.
@@ -147,14 +160,17 @@ class PatchBatches:
             yield images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
 
     def class_balance(self) -> np.ndarray:
-        """Return the fraction of pixels of all sections that belong to each organelle, (E,) float64."""
+        """Return the fraction of the annotated pixels of all sections that belong to each organelle, (E,) float64."""
         return self._balance.copy()
 
     @cached_property
     def _balance(self) -> np.ndarray:
-        indices = range(len(self.sections))
-        pixels = sum(y * x for y, x in map(self.sections.shape, indices))
-        return sum(np.count_nonzero(self.sections.masks(index), axis=(1, 2)) for index in indices) / pixels
+        known = inside = np.zeros(len(self.sections.organelles), np.int64)
+        for index in range(len(self.sections)):
+            masks = self.sections.masks(index)
+            inside = inside + np.count_nonzero(masks == 1, axis=(1, 2))
+            known = known + np.count_nonzero(masks != UNKNOWN, axis=(1, 2))
+        return inside / np.maximum(known, 1)
 
     def _samples(self, epoch: int, step: int) -> tuple[range, np.ndarray]:
         """Numbers of the patches of a batch within their epoch, and (B, 3) section, row, column."""
@@ -172,6 +188,11 @@ class PatchBatches:
         if self.augment is None:
             return self.settings.size
         return margin(self.augment, self.settings.size)
+
+
+def _grey_ranges(sections: Sections) -> list[tuple[float, float]]:
+    """Between which grey the sections of a data set lie: the same for each of them."""
+    return [find_grey_range(sections.image(index) for index in range(len(sections)))] * len(sections)
 
 
 def _leave_ctrl_c(worker: int) -> None:

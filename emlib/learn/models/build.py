@@ -15,7 +15,13 @@ from emlib.errors import UserError, nearest
 NETWORKS = {
     "experts-laptop": ("emlib.learn.models.experts", "LaptopExperts"),
     "experts-paper": ("emlib.learn.models.experts_paper", "PaperExperts"),
+    "experts-backbone": ("emlib.learn.models.segmenters", "BackboneExperts"),
+    "unet": ("emlib.learn.models.segmenters", "Unet"),
+    "pspnet": ("emlib.learn.models.segmenters", "PspNet"),
+    "deeplabv3plus": ("emlib.learn.models.segmenters", "DeepLabV3Plus"),
+    "upernet": ("emlib.learn.models.segmenters", "UperNet"),
 }
+ACTIVATIONS = ("sigmoid", "softmax")
 
 
 def build_model(architecture: Mapping[str, Any]) -> nn.Module:
@@ -24,18 +30,22 @@ def build_model(architecture: Mapping[str, Any]) -> nn.Module:
     Parameters
     ----------
     architecture : mapping
-        ``name``, a key of `NETWORKS`; ``organelles``, one name for each expert; all else goes to the network's class.
+        ``name``, a key of `NETWORKS`; ``organelles``, the name of each channel of the output; ``activation``,
+        "sigmoid" (the default: organelles may overlap) or "softmax" (classes exclude each other, the first is
+        background); all else goes to the network's class.
 
     Returns
     -------
     nn.Module
-        (B, 1, Y, X) grey values to (B, E, Y, X) logits, one channel for each organelle, for any Y and X from 16.
+        (B, 1, Y, X) grey values to (B, E, Y, X) logits, one channel for each organelle or class, for any Y and X from
+        16. It has ``organelles``, ``activation``, ``level_channels`` (of the levels of ``encode``), ``encode(x, edit)``
+        and ``decode(features, experts)``.
 
     Raises
     ------
     UserError
-        If the name is unknown (the nearest is told), organelles are missing or named twice, or the network takes no
-        such argument or refuses its value.
+        If the name or the backbone is unknown (the nearest is told), organelles are missing or named twice, there is
+        one class alone for softmax, or the network takes no such argument or refuses its value.
 
     Examples
     --------
@@ -51,6 +61,12 @@ def build_model(architecture: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"the network {name} needs the name of at least one organelle")
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise UserError(f"the organelle {twice[0]!r} is named twice; name each once")
+    activation = arguments.pop("activation", ACTIVATIONS[0])
+    if activation not in ACTIVATIONS:
+        hint = nearest(str(activation)[:60], ACTIVATIONS)
+        raise UserError(f"there is no activation {str(activation)[:60]!r}; {hint}")
+    if activation == "softmax" and len(names) < 2:
+        raise UserError("softmax needs at least two classes, the first of them background")
     module, kind = NETWORKS[name]
     network = getattr(import_module(module), kind)
     known = [key for key in inspect.signature(network).parameters if key != "organelles"]
@@ -58,9 +74,11 @@ def build_model(architecture: Mapping[str, Any]) -> nn.Module:
         if key not in known:
             raise UserError(f"the network {name} has no setting {str(key)[:60]!r}; {nearest(str(key)[:60], known)}")
     try:
-        return network(tuple(names), **arguments)
+        model = network(tuple(names), **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"the network {name} cannot be built: {' '.join(str(error).split())[:200]}") from error
+    model.activation = activation
+    return model
 
 
 def count_parameters(model: nn.Module) -> int:

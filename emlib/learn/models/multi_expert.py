@@ -25,7 +25,7 @@ class MultiExpert(nn.Module):
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Mirror the lower and right edge of (…, Y, X) until both sizes are multiples; at most one size less one.
+    """Mirror the lower and right edge of (…, Y, X), again if need be, until both sizes are multiples.
 
     Examples
     --------
@@ -33,4 +33,8 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     tensor([0., 1., 2., 1.])
     """
     down, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    return functional.pad(x, (0, right, 0, down), mode="reflect") if down or right else x
+    while down or right:  # a mirror reaches as far as a size less one
+        rows, columns = min(down, x.shape[-2] - 1), min(right, x.shape[-1] - 1)
+        x = functional.pad(x, (0, columns, 0, rows), mode="reflect")
+        down, right = down - rows, right - columns
+    return x

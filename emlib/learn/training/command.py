@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
-from emlib.learn.training.fit import fit_experts
-from emlib.learn.training.recipe import make_recipe
+from emlib.learn.training.data import DataSettings
+from emlib.learn.training.fit import fit
+from emlib.learn.training.recipe import lr_warning, make_recipe
 from emlib.learn.training.settings import TrainPaths, TrainResult
 from emlib.runs import cli
 
-NAMES = ("preset", "organelle", "organelles", "voxel_size", "threads")
+NAMES = "preset organelle organelles voxel_size threads ignore_index resample_nm memory_gb contact_sheet half".split()
 
 
 def train_from_flags(args: argparse.Namespace) -> int:
@@ -24,19 +26,19 @@ def train_from_flags(args: argparse.Namespace) -> int:
     Raises
     ------
     UserError
-        As `fit_experts`.
+        As `fit`.
     """
     flags = vars(args)
-    organelles = [args.organelle] if "organelle" in flags else args.organelles
-    result = fit_experts(
-        args.data_root,
-        args.domain,
+    recipe = make_recipe(args.preset, flags)
+    if not args.quiet and (warning := lr_warning(args.preset, recipe)):
+        print(f"warning: {warning}", flush=True)
+    result = fit(
+        _data(args),
         args.out_path,
-        make_recipe(args.preset, flags),
-        organelles=organelles,
-        voxel_size_nm=args.voxel_size,
+        recipe,
         half=args.half,
         resume=args.resume,
+        contact_sheet=args.contact_sheet,
         quiet=args.quiet,
         flags={name: flags[name] for name in NAMES if name in flags},
     )
@@ -66,3 +68,18 @@ def summary_lines(result: TrainResult, paths: TrainPaths) -> list[str]:
         path.name for path in paths.folder.iterdir() if not path.name.startswith(".") and path.name != "runs"
     )
     return [*lines, f"wrote {paths.best}", f"      {paths.folder}: {', '.join(names)}"]
+
+
+def _data(args: argparse.Namespace) -> DataSettings:
+    """The data that the flags name."""
+    given: dict[str, Any] = vars(args)
+    organelles = [args.organelle] if "organelle" in given else args.organelles
+    return DataSettings(
+        args.data_root,
+        tuple(args.domain),
+        None if organelles is None else tuple(organelles),
+        None if args.voxel_size is None else tuple(args.voxel_size),
+        args.ignore_index,
+        args.resample_nm,
+        args.memory_gb,
+    )

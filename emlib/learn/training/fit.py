@@ -1,74 +1,67 @@
-"""Train a multi-expert model, or one expert alone, on a domain: what ``train.py`` and ``single_org_train.py`` call."""
+"""Train a network on one or several data sets: what ``train.py`` and ``single_org_train.py`` call."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from emlib.errors import UserError
-from emlib.learn.datasets.domain import Split, check_splits, find_split
 from emlib.learn.datasets.patches import PatchBatches
-from emlib.learn.datasets.sections import grey_statistics, open_sections
+from emlib.learn.datasets.sections import grey_statistics
 from emlib.learn.losses import parse_loss
 from emlib.learn.models.build import build_model, count_parameters
-from emlib.learn.models.checkpoint import load_checkpoint, save_checkpoint
+from emlib.learn.models.checkpoint import save_checkpoint
 from emlib.learn.normalisation import Normalisation
 from emlib.learn.presets import Preset
+from emlib.learn.training.class_weights import loss_weights
+from emlib.learn.training.contact_sheet import write_contact_sheet
+from emlib.learn.training.data import DataSettings, TrainingData, open_data
 from emlib.learn.training.device import resolve_precision, start_fabric
 from emlib.learn.training.loop import train
 from emlib.learn.training.recipe import recipe_flags
+from emlib.learn.training.record import flags_yaml, kept_settings, state_to_resume
 from emlib.learn.training.settings import TrainPaths, TrainResult
-from emlib.learn.training.validation import SectionScores, tiles_within
-from emlib.learn.transforms import PRESETS as AUGMENTS
-from emlib.runs.artefacts import plain, write_text
-from emlib.runs.catalogue import DATASETS
+from emlib.learn.training.validation import DomainScores, SectionScores, tiles_within
+from emlib.learn.transforms import AugmentSettings, read_augment
+from emlib.runs.artefacts import write_text
 from emlib.runs.lock import run_lock
 
 SMALLEST_PATCH = 32  # pixels; 2 × 2 are left of it at a sixteenth of the resolution
-NOT_KEPT = {"data_root", "out_path", "threads", "organelle", "voxel_size"}  # in a checkpoint, among its settings
-# What may differ from the training that is resumed: how long it goes on, and what computes it.
-FREE = {"epochs", "patience", "time_budget", "device", "precision", "workers", "memory_format"}
 
 
-def fit_experts(
-    data_root: str | Path,
-    domain: str,
+def fit(
+    data: DataSettings,
     out_path: str | Path,
     recipe: Preset,
     *,
-    organelles: Sequence[str] | None = None,
-    voxel_size_nm: Sequence[float] | None = None,
     half: bool = False,
     resume: bool = False,
+    contact_sheet: int = 16,
     quiet: bool = False,
     flags: dict[str, Any] | None = None,
 ) -> TrainResult:
-    """Train on the train sections of a domain, choose the best epoch on its val sections.
+    """Train on the train sections of the data sets, choose the best epoch on their val sections.
 
     Parameters
     ----------
-    data_root, domain
-        Sections are ``<data_root>/<domain>/{train,val}/{raw,<organelle>…}/NN.png``.
+    data : DataSettings
+        Sections are ``<root>/<domain>/{train,val}/{raw,<organelle>…}/NN.png``, or have index masks in ``masks``.
     out_path : path
         The best model; the rest lies in `TrainPaths.folder`.
     recipe : Preset
         See `emlib.learn.training.recipe.make_recipe`.
-    organelles : names, optional
-        Default: all folders of masks.
-    voxel_size_nm : (z, y, x), optional
-        Kept with the model. Default: that of the public data set of this name, else unknown.
     half : bool
         Store the weights of the best model as float16.
     resume : bool
         Go on from ``last.pth``; without one the training begins.
+    contact_sheet : int
+        Patches drawn in ``augmentation.png`` before the first step; 0 draws none.
     quiet : bool
         Print nothing.
     flags : dict, optional
@@ -81,76 +74,76 @@ def fit_experts(
     Raises
     ------
     UserError
-        If sections or masks are missing or do not fit, ``last.pth`` belongs to another training, or what
+        If sections or masks are missing or do not fit, ``last.pth`` belongs to another training or other data, or what
         `emlib.learn.training.loop.train` raises.
     """
     quiet = quiet or _helps()
     note = _drop if quiet else _print
     paths = _paths(out_path)
-    train_split = find_split(data_root, domain, "train", organelles)
-    val_split = find_split(data_root, domain, "val", train_split.organelles)
     if recipe.patches.size < SMALLEST_PATCH:
         raise UserError(f"--patch_size is at least {SMALLEST_PATCH}, as networks halve it again and again")
-    for warning in check_splits([train_split, val_split], recipe.patches.size):
-        note(f"warning: {warning}")
-    parse_loss(recipe.loss)  # what is wrong with it is told before other processes are started
-    flags = {"data_root": data_root, "domain": domain, "out_path": out_path, **(flags or {}), **recipe_flags(recipe)}
-    record = {name: value for name, value in flags.items() if name not in NOT_KEPT}
-    record = plain({**record, "organelles": train_split.organelles})
+    parse_loss(recipe.loss)  # what is wrong with it is told before anything is decoded
+    augment = read_augment(recipe.augment)
+    opened = open_data(data, recipe.patches.size, note)
+    domains = data.domains[0] if len(data.domains) == 1 else list(data.domains)
+    flags = {"data_root": data.root, "domain": domains, "out_path": out_path, **(flags or {}), **recipe_flags(recipe)}
+    record = kept_settings(flags, opened.organelles, augment)
     with nullcontext() if _helps() else run_lock(paths.folder):
-        state = _state_to_resume(paths, record, note) if resume else None
+        state = state_to_resume(paths, record, opened.fingerprints, note) if resume else None
         if not resume and paths.last.exists():
             note(f"note: {paths.last} of an earlier training will be replaced; --resume would go on with it")
         if not _helps():
-            write_text(paths.folder / "args.yaml", _yaml(flags))
-        about = {"voxel_size_nm": _voxel_size(domain, voxel_size_nm), "settings": record}
-        return _fit(train_split, val_split, recipe, paths, about, half, state, note, progress=not quiet)
+            write_text(paths.folder / "args.yaml", flags_yaml(flags))
+        settings = {**record, **opened.about, "data": opened.fingerprints}
+        about = {"voxel_size_nm": opened.voxel_size_nm, "settings": settings}
+        sheet = 0 if state is not None or _helps() else contact_sheet
+        return _fit(opened, recipe, augment, paths, about, half, state, sheet, note, progress=not quiet)
 
 
 def _fit(
-    train_split: Split,
-    val_split: Split,
+    data: TrainingData,
     recipe: Preset,
+    augment: AugmentSettings | None,
     paths: TrainPaths,
     about: dict[str, Any],
     half: bool,
     state: dict[str, Any] | None,
+    sheet: int,
     note: Callable[[str], None],
     progress: bool,
 ) -> TrainResult:
     """Put data, network and loss together and train; ``about`` goes into every checkpoint."""
-    sections, held_out = open_sections(train_split), open_sections(val_split)
-    normalisation = grey_statistics(sections) if recipe.normalise else Normalisation()
-    torch.manual_seed(recipe.training.seed)
-    architecture = {**recipe.architecture, "organelles": list(train_split.organelles)}
-    model = build_model(architecture)
+    normalisation = grey_statistics(data.train) if recipe.normalise else Normalisation()
+    architecture = {**recipe.architecture, "organelles": list(data.organelles), "activation": data.activation}
+    model = _network(architecture, recipe, state)
     fabric = start_fabric(recipe.training, note)
     batches = PatchBatches(
-        sections,
+        data.train,
         recipe.patches,
         normalisation=normalisation,
         seed=recipe.training.seed,
-        augment=None if recipe.augment == "none" else AUGMENTS[recipe.augment],
+        augment=augment,
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
-    weights = organelle_weights(batches.class_balance()) if recipe.organelle_balance else None
+    weights = loss_weights(recipe.class_weights, batches.class_balance(), data.organelles, data.activation)
+    loss = parse_loss(recipe.loss, weights, data.activation, data.organelles)
     bf16 = resolve_precision(recipe.training.precision, fabric.device.type, _drop) == "bf16"
-    note(
-        f"{train_split.domain}: {len(sections)} train and {len(held_out)} val sections, "
-        f"{', '.join(train_split.organelles)}; {count_parameters(model):,} parameters; "
-        f"{batches.steps_per_epoch} steps in an epoch; {fabric.device.type}, {'bf16' if bf16 else 'fp32'}"
-    )
+    for line in _what_is_trained(data, model, batches, weights, f"{fabric.device.type}, {'bf16' if bf16 else 'fp32'}"):
+        note(line)
+    if sheet:
+        write_contact_sheet(paths.folder, batches, data.about["colours"], sheet)
 
     def save(path: Path, network: nn.Module, scores: dict[str, float], training: dict[str, Any] | None) -> None:
         what = {"architecture": architecture, "normalisation": normalisation, **about}
         save_checkpoint(path, network, **what, metrics=scores, training=training, half=half and training is None)
 
+    tiles = tiles_within(recipe.patches)
     return train(
         model,
         batches,
-        SectionScores(held_out, normalisation, fabric.device, tiles_within(recipe.patches)),
-        parse_loss(recipe.loss, organelle_weights=weights),
+        DomainScores([SectionScores(each, normalisation, fabric.device, tiles) for each in data.val]),
+        loss,
         recipe.training,
         paths=paths,
         save=save,
@@ -161,16 +154,37 @@ def _fit(
     )
 
 
-def organelle_weights(balance: np.ndarray) -> list[float]:
-    """Return weights that rise as organelles get rarer, with the inverse root of their share of pixels; mean 1.
+def _network(architecture: dict[str, Any], recipe: Preset, state: dict[str, Any] | None) -> nn.Module:
+    """The network with its first weights; those of a training that goes on are loaded later."""
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(architecture)
+    if recipe.weights is not None and state is None:
+        from emlib.learn.models.pretrained import load_backbone  # heavy: timm
 
-    Examples
-    --------
-    >>> organelle_weights(np.array([0.25, 0.01]))
-    [0.3333, 1.6667]
-    """
-    raw = 1 / np.sqrt(np.maximum(balance, 1e-4))  # one without pixels must not outweigh all others
-    return [float(w) for w in np.round(raw / raw.mean(), 4)]
+        load_backbone(model, recipe.weights)
+    return model
+
+
+def _what_is_trained(
+    data: TrainingData, model: nn.Module, batches: PatchBatches, weights: list[float] | None, device: str
+) -> list[str]:
+    """Lines that say what is about to be trained."""
+    counts = f"{len(data.train)} train and {sum(map(len, data.val))} val sections"
+    kind = "" if data.activation == "sigmoid" else f"{len(data.organelles)} classes: "
+    lines = [
+        f"{', '.join(data.domains)}: {counts}, {kind}{', '.join(data.organelles)}; "
+        f"{count_parameters(model):,} parameters; {batches.steps_per_epoch} steps in an epoch; {device}"
+    ]
+    if len(data.domains) > 1:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(data.domains, batches.shares, strict=True))
+        given = (
+            "by --domain_weights" if batches.settings.domain_weights else "by their number; --domain_weights changes it"
+        )
+        lines.append(f"patches from {shares} ({given})")
+    if weights is not None:
+        told = ", ".join(f"{name} {weight:g}" for name, weight in zip(data.organelles, weights, strict=True))
+        lines.append(f"weights in the loss: {told}")
+    return lines
 
 
 def _print(line: str) -> None:
@@ -197,32 +211,3 @@ def _paths(out_path: str | Path) -> TrainPaths:
             f"--out_path {path}: the folder {paths.folder} is needed beside it and is a file; choose another"
         )
     return paths
-
-
-def _state_to_resume(paths: TrainPaths, record: dict[str, Any], note: Callable[[str], None]) -> dict[str, Any] | None:
-    """What ``last.pth`` holds, checked against what is to be trained; None where there is none."""
-    if not paths.last.exists():
-        note(f"note: nothing to resume, there is no {paths.last}; the training begins")
-        return None
-    checkpoint = load_checkpoint(paths.last)
-    if checkpoint.training is None:
-        raise UserError(f"{paths.last} is a model without the state of its training; leave --resume out to train anew")
-    before = checkpoint.settings
-    for name in sorted(set(record) - FREE):
-        if before.get(name) != record[name]:
-            raise UserError(
-                f"--resume: {paths.last} was trained with --{name} {before.get(name)}, now it is {record[name]}; give "
-                "the flags it was started with, or train anew to another --out_path"
-            )
-    return checkpoint.training
-
-
-def _voxel_size(domain: str, given: Sequence[float] | None) -> tuple[float, float, float] | None:
-    known = given or (DATASETS[domain].voxel_size_nm if domain in DATASETS else None)
-    return None if known is None else tuple(float(nm) for nm in known)
-
-
-def _yaml(flags: dict[str, Any]) -> str:
-    """Flags as a file for ``--config``; those without a value are left out."""
-    given = {name: value for name, value in plain(flags).items() if value is not None}
-    return yaml.safe_dump(given, sort_keys=False, allow_unicode=True)

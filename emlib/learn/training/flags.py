@@ -9,7 +9,24 @@ from pathlib import Path
 from emlib.runs import cli
 
 PRESETS = ("laptop", "desktop", "paper")
-AUGMENTS = ("none", "light", "strong")
+HEADS = ("unet", "pspnet", "deeplabv3plus", "upernet", "experts")
+
+
+class ListBackbones(argparse.Action):
+    """Print the names of encoders that match a pattern, and exit: no other flag is needed then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace, values, option_string=None) -> None:
+        """Print one name a line."""
+        from emlib.errors import UserError
+        from emlib.learn.models.backbones import list_backbones  # heavy: timm
+
+        names = list_backbones(values)
+        if not names:
+            raise UserError(
+                f"no backbone is called like {values!r}; try 'resnet*', 'convnext*', 'vit*', or '*' for all"
+            )
+        print(*names, sep="\n")
+        parser.exit(0)
 
 
 def share(text: str) -> float:
@@ -31,36 +48,108 @@ def add_training(parser: argparse.ArgumentParser, one_organelle: bool = False) -
         ``--organelle NAME`` in place of ``--organelles NAME …``.
     """
     _add_data(parser, one_organelle)
+    _add_files(parser)
+    _add_network(parser)
     _add_patches(parser)
     _add_optimisation(parser)
     _add_machine(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser, one_organelle: bool) -> None:
-    data = parser.add_argument_group("data and files")
+    data = parser.add_argument_group("data")
     data.add_argument("--data_root", default="data", type=Path, metavar="DIR", help="folder of domains (default: data)")
     data.add_argument(
-        "--domain", required=True, metavar="NAME", help="its folder, with {train,val}/{raw,<organelle>…}/NN.png"
+        "--domain",
+        required=True,
+        nargs="+",
+        metavar="NAME",
+        help="its folder, with {train,val}/{raw,<organelle>…}/NN.png, or {train,val}/{raw,masks}/NN.png whose values "
+        "are ids of classes named in classes.yaml; several domains train one model",
     )
     if one_organelle:
         data.add_argument("--organelle", required=True, metavar="NAME", help="the folder of masks to learn")
     else:
         data.add_argument(
-            "--organelles", nargs="+", metavar="NAME", help="one expert each (default: every folder of masks)"
+            "--organelles", nargs="+", metavar="NAME", help="one channel each (default: every folder of masks)"
         )
-    size = {"type": cli.positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
-    data.add_argument("--voxel_size", help="nm, kept with the model (default: the public data set's)", **size)
+    above = cli.positive(float)
     data.add_argument(
+        "--ignore_index",
+        type=cli.at_least_zero(int),
+        metavar="N",
+        help="pixels of masks with this value are not annotated: left out of loss and scores (default: ignore in "
+        "classes.yaml)",
+    )
+    data.add_argument(
+        "--domain_weights",
+        nargs="+",
+        type=above,
+        metavar="W",
+        help="shares of the patches from each domain (default: by their number of patches)",
+    )
+    data.add_argument(
+        "--resample_nm",
+        type=above,
+        metavar="NM",
+        help="bring all sections to pixels of this side (default: as they are)",
+    )
+    data.add_argument(
+        "--voxel_size",
+        type=above,
+        nargs="+",
+        metavar="NM",
+        help="Z Y X in nm, kept with the model; with several domains once or for each (default: the public data set's)",
+    )
+    data.add_argument(
+        "--memory_gb",
+        type=above,
+        default=2.0,
+        metavar="GB",
+        help="sections that need more are not kept in memory but decoded again and again (default: 2)",
+    )
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("files")
+    files.add_argument(
         "--out_path",
         "--outdir",
         required=True,
         type=Path,
         metavar="FILE.pth",
-        help="the best model; history, curves and last.pth go to the folder of this name without .pth",
+        help="the best model by validation IoU. The folder of this name without .pth holds last.pth (the final model "
+        "and all that --resume needs), history.csv, the curves, augmentation.png and args.yaml; models of other epochs "
+        "are not kept",
     )
-    data.add_argument("--half", action="store_true", help="store the best model's weights in float16, in half the space")
-    data.add_argument("--resume", action="store_true", help="go on from last.pth of an interrupted training")
-    data.add_argument("--preset", choices=PRESETS, default="laptop", help="network and recipe (default: laptop)")
+    files.add_argument(
+        "--half", action="store_true", help="store the best model's weights in float16, in half the space"
+    )
+    files.add_argument("--resume", action="store_true", help="go on from last.pth of an interrupted training")
+    files.add_argument(
+        "--contact_sheet",
+        type=cli.at_least_zero(int),
+        default=16,
+        metavar="N",
+        help="augmented patches to draw into augmentation.png before the first step; 0: none (default: 16)",
+    )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    network = parser.add_argument_group("network")
+    network.add_argument("--preset", choices=PRESETS, default="laptop", help="network and recipe (default: laptop)")
+    network.add_argument(
+        "--head",
+        metavar="|".join(HEADS),
+        help="in place of the preset's network: this decoder on an encoder of timm, with --loss ce+dice; experts: a "
+        "decoder for each organelle",
+    )
+    network.add_argument("--backbone", metavar="NAME", help="the encoder of --head (default: resnet18)")
+    network.add_argument(
+        "--weights", metavar="none|imagenet|FILE", help="what the encoder of --head begins with (default: none)"
+    )
+    network.add_argument(
+        "--list-backbones", action=ListBackbones, metavar="PATTERN", help="print encoders, such as 'resnet*', and exit"
+    )
 
 
 def _add_patches(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +160,9 @@ def _add_patches(parser: argparse.ArgumentParser) -> None:
     patches.add_argument("--sampling", choices=("grid", "random"), help="overlapping grid, or crops from anywhere")
     patches.add_argument("--patches_per_epoch", help="of random crops (default: as many as the grid has)", **whole)
     patches.add_argument("--batch_size", help="patches in a step, on each device", **whole)
-    patches.add_argument("--augment", choices=AUGMENTS, help="how much patches are varied on the fly")
+    patches.add_argument(
+        "--augment", metavar="none|light|strong|FILE.yaml", help="how much patches are varied on the fly"
+    )
 
 
 def _add_optimisation(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +174,13 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--patience", type=cli.positive(int), metavar="N", help="end after N epochs without a better validation IoU"
     )
-    how.add_argument("--loss", metavar="TERMS", help='as "dice+0.5*focal+bce", or paper')
+    how.add_argument("--loss", metavar="TERMS", help='as "dice+0.5*focal+ce", or paper')
+    how.add_argument(
+        "--class_weights",
+        nargs="+",
+        metavar="W",
+        help="of organelles or classes (background first) in the loss, or auto: inverse root of their share of pixels",
+    )
     how.add_argument("--optimizer", choices=("adamw", "adam"), help="which")
     how.add_argument("--lr", metavar="RATE", help="highest learning rate", **number)
     how.add_argument("--weight_decay", metavar="W", help="of convolutions alone with adamw", **or_zero)

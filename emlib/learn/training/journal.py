@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from emlib.publish.page import save_figure
 from emlib.volumes.atomic import atomic_path
 
 DRAWING_SHARE = 20  # curves are drawn again after so many times the seconds it took last time
+SHOWN, WORST = 6, 3  # organelles in the line of an epoch; of more than these so many
 
 
 class Journal:
@@ -80,7 +82,7 @@ def scores_of(row: dict[str, Any]) -> dict[str, float]:
 
 
 def epoch_line(row: dict[str, Any], epochs: int, better: bool) -> str:
-    """One epoch in one line.
+    """One epoch in one line; of many organelles the worst alone.
 
     Examples
     --------
@@ -89,9 +91,14 @@ def epoch_line(row: dict[str, Any], epochs: int, better: bool) -> str:
     >>> epoch_line(row, 20, better=True)
     'epoch  3/20  loss 0.512  IoU 0.700 (a 0.600, b 0.800)  15.5 patches/s  44.0 s  best'
     """
-    each = ", ".join(f"{name[4:]} {value:.3f}" for name, value in row.items() if name.startswith("iou/"))
+    each = [(name[4:], value) for name, value in row.items() if name.startswith("iou/")]
+    worst = ""
+    if len(each) > SHOWN:
+        measured = [pair for pair in each if not math.isnan(pair[1])]
+        each, worst = sorted(measured, key=lambda pair: pair[1])[:WORST], "lowest: "
+    told = worst + ", ".join(f"{name} {value:.3f}" for name, value in each)
     width = len(str(epochs))
     return (
-        f"epoch {row['epoch']:{width}}/{epochs}  loss {row['loss']:.3f}  IoU {row['iou']:.3f} ({each})  "
+        f"epoch {row['epoch']:{width}}/{epochs}  loss {row['loss']:.3f}  IoU {row['iou']:.3f} ({told})  "
         f"{row['patches_per_s']:.1f} patches/s  {row['seconds']:.1f} s{'  best' if better else ''}"
     )

@@ -235,6 +235,7 @@ class _Training:
         rank = self.fabric.global_rank
         told = [rank + 1 if bad >= 0 else 0, self.interrupts.requested, late, state.clock.now()]
         broken, stop, late, state.clock.elapsed_s = self.processes.largest(told)
+        state.loss_sum = self.processes.mean(state.loss_sum)  # so that each has, and saves, that of all patches
         if broken:
             said = not_finite(self.batches, state.epoch, bad) if bad >= 0 else ""
             raise self.processes.fail(said, int(broken) - 1)

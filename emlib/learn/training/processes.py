@@ -36,6 +36,10 @@ class Processes:
         own = torch.tensor(values, dtype=torch.float32, device=self._fabric.device)
         return self._fabric.all_reduce(own, reduce_op="max").tolist()
 
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the mean of a tensor over all processes, the same in each."""
+        return value if self.count == 1 else self._fabric.all_reduce(value.clone(), reduce_op="mean")
+
     def on_main(self, work: Callable[[], Any]) -> Any:
         """Do something in the first process; its result, and its failure, is that of all."""
         if self.count == 1:

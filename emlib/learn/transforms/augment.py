@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from emlib.learn.transforms.geometry import draw_geometry, resample, source_size
-from emlib.learn.transforms.grey import change_grey, lose_tissue
+from emlib.learn.transforms.grey import change_grey
+from emlib.learn.transforms.grey_range import WHOLE
+from emlib.learn.transforms.hidden import crop_and_pad, erase, lose_tissue
 from emlib.learn.transforms.settings import AugmentSettings
 
 
@@ -18,6 +20,7 @@ def augment(
     settings: AugmentSettings,
     rngs: Sequence[np.random.Generator],
     size: int,
+    grey: tuple[float, float] | Sequence[tuple[float, float]] = WHOLE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change a batch of patches at random.
 
@@ -31,17 +34,20 @@ def augment(
         One per sample: what becomes of it does not depend on its batch.
     size : int
         P, the side of a patch.
+    grey : (low, high), or B such pairs
+        Between which grey the data lie, as from `emlib.learn.transforms.find_grey_range`: changes of grey are measured
+        in units of it, and none leads out of it.
 
     Returns
     -------
-    images : (B, 1, P, P) float32 tensor in [0, 1]
+    images : (B, 1, P, P) float32 tensor from ``low`` to ``high``
     masks : (B, E, P, P) float32 tensor of 0 and 1
         Moved with the image, 0 where tissue is lost.
 
     Raises
     ------
     ValueError
-        If S is not ``margin(settings, size)``, or B generators are not given.
+        If S is not ``margin(settings, size)``, or there are not B generators, or not as many ranges.
 
     Examples
     --------
@@ -54,11 +60,15 @@ def augment(
         raise ValueError(f"{len(rngs)} generators, source {tuple(images.shape)}; expected {margin(settings, size)} px")
     out_images = images.new_empty((len(images), 1, size, size))
     out_masks = images.new_empty((len(images), masks.shape[1], size, size))
-    for i, rng in enumerate(rngs):
+    ranges = [grey] * len(rngs) if np.ndim(grey) == 1 else grey
+    for i, (rng, (low, high)) in enumerate(zip(rngs, ranges, strict=True)):
         image, mask = resample(images[i], masks[i], draw_geometry(settings, rng, size), size)
-        image = change_grey(image, settings, rng)
+        whole = (low, high) == WHOLE
+        image = change_grey(image if whole else (image - low) / (high - low), settings, rng)
         lose_tissue(image, mask, settings, rng)
-        out_images[i], out_masks[i] = image, mask
+        erase(image, settings, rng)
+        image, out_masks[i] = crop_and_pad(image, mask, settings, rng)
+        out_images[i] = image if whole else low + (high - low) * image
     return out_images, out_masks
 
 

@@ -1,4 +1,4 @@
-"""Changes of grey as the microscope makes them: focus, staining, brightness, noise, lost tissue."""
+"""Changes of grey as the microscope makes them: focus, staining, brightness, noise."""
 
 from __future__ import annotations
 
@@ -37,21 +37,6 @@ def change_grey(image: torch.Tensor, settings: AugmentSettings, rng: np.random.G
         noise = torch.from_numpy(rng.standard_normal(tuple(image.shape), np.float32))
         image = image + noise * rng.uniform(*settings.noise_range)
     return image.clamp(0, 1)
-
-
-def lose_tissue(image: torch.Tensor, masks: torch.Tensor, settings: AugmentSettings, rng: np.random.Generator) -> None:
-    """Blank a rectangle or the whole patch, in place: one grey on the image, nothing on the masks."""
-    if rng.random() < settings.missing_section:
-        box = slice(None), slice(None)
-    elif rng.random() < settings.missing_region:
-        lengths = [round(share * image.shape[-1]) for share in rng.uniform(*settings.region_range, 2)]
-        first = [int(rng.integers(image.shape[-1] - length + 1)) for length in lengths]
-        box = tuple(slice(start, start + length) for start, length in zip(first, lengths, strict=True))
-    else:
-        return
-    grey = (0.0, 1.0, float(image.mean()))[rng.integers(3)]
-    image[(slice(None), *box)] = grey
-    masks[(slice(None), *box)] = 0
 
 
 def blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:

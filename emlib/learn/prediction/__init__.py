@@ -1,0 +1,1 @@
+"""A trained network on images and volumes: what ``predict.py`` does."""
