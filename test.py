@@ -30,6 +30,8 @@ def add_input(parser):
     data.add_argument(
         "--organelles", nargs="+", metavar="NAME", help="(default: all that both model and data set have)"
     )
+    ignored = "value of pixels of masks that nobody annotated (default: as classes.yaml or the model's training has it)"
+    data.add_argument("--ignore_index", type=cli.at_least_zero(int), metavar="N", help=ignored)
     size = {"type": cli.positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
     data.add_argument("--voxel_size", help="nm (default: the public data set's, else the model's)", **size)
 

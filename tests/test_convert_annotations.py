@@ -423,6 +423,18 @@ def test_organelles_whose_names_make_no_folder(call, tmp_path):
     write_labelme(tmp_path / "in" / "a.json", [labelme_shape("../x", box(0, 0, 5, 5))], "a.png")
     refused(call("labelme", "--to", "organelles"), "no organelle can be called '../x'")
     assert not (tmp_path / "x").exists()
+    write_labelme(tmp_path / "in" / "a.json", [labelme_shape("masks", box(0, 0, 5, 5))], "a.png")
+    refused(call("labelme", "--to", "organelles"), "no organelle can be called 'masks'")  # it would hold class ids
+
+
+def test_odd_values_are_refused_in_one_line(call, tmp_path):
+    labelme_folder(tmp_path / "in", 2)
+    refused(call("labelme", "--split", "nan", 0.5, 0.5), "--split nan 0.5 0.5 adds up to nan")
+    (tmp_path / "via").mkdir()
+    (tmp_path / "via" / "v.json").write_text('{"x": {"filename": 3, "regions": []}}')
+    refused(call("via", "--input", tmp_path / "via"), "no image 3 for ")
+    write_labelme(tmp_path / "held" / "a.json", [labelme_shape("m", box(0, 0, 5, 5))], "a.png", "aGVsbG8=")
+    refused(call("labelme", "--input", tmp_path / "held"), "a.json: the image is of no known kind")
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):

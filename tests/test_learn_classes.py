@@ -147,7 +147,7 @@ def test_classes_are_learnt_together(tmp_path):
     write_classes(tmp_path / "cells" / "classes.yaml", make_classes(["nucleus", "membrane"]))
     with pytest.raises(UserError, match="no class 'nucleos'; did you mean nucleus"):
         find_split(tmp_path, "cells", "train", ["nucleos"])
-    with pytest.raises(UserError, match="classes are learnt together"):
+    with pytest.raises(UserError, match=r"classes are learnt together .* --from index-mask --to organelles"):
         find_split(tmp_path, "cells", "train", ["nucleus"])
 
 
@@ -281,7 +281,7 @@ def test_sections_are_opened_at_the_new_size_also_one_by_one(tmp_path):
     for index in (0, 1, 2, 0):
         assert whole.image(index).shape == (20, 42) and np.array_equal(whole.image(index), lazy.image(index))
         assert np.array_equal(whole.masks(index), lazy.masks(index)) and (whole.masks(index).sum(0) == 1).all()
-    with pytest.raises(UserError, match=r"a patch of 32 px is larger than section .*\(20 × 42\)"):
+    with pytest.raises(UserError, match=r"a patch of 32 px .* \(20 × 42\); leave it out, as 32 px is the least"):
         open_splits([split], zooms=[zoom], patch_size=32)
 
 

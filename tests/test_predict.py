@@ -286,6 +286,9 @@ def test_mistakes(call, model, folder, tmp_path):
     (tmp_path / "model.ts").write_text("")
     (tmp_path / "no.onnx").write_text("no onnx")
     write_tiff(tmp_path / "long.tif", tissue((3, 40, 40)), (50, 4, 4))
+    np.save(tmp_path / "complex.npy", np.ones((3, 40, 40), np.complex64))
+    np.save(tmp_path / "complex2d.npy", np.ones((40, 40), np.complex64))
+    Image.fromarray(np.ones((12, 40), np.uint8)).save(tmp_path / "flat.png")
     one = ("--input", folder / "00.png")
     known = ("--model_path", model)
     for number, (argv, said) in enumerate(
@@ -297,6 +300,9 @@ def test_mistakes(call, model, folder, tmp_path):
             ((*known, "--input", tmp_path / "empty"), "holds no sections"),
             ((*known, "--input", tmp_path / "nothing.png"), "no such file or folder"),
             ((*known, "--input", tmp_path / "*.jpg"), "no file has such a name"),
+            ((*known, "--input", tmp_path / "complex.npy"), "complex.npy holds complex64"),
+            ((*known, "--input", tmp_path / "complex2d.npy"), "complex2d.npy holds complex64"),
+            ((*known, *one, "--input", folder / "00.png", tmp_path / "flat.png"), "flat.png is 12 × 40 pixels"),
             ((*known, "--input", tmp_path / "bad.png"), "bad.png"),
             ((*known, "--input", folder, "--stack"), "sections differ in size"),
             ((*known, "--input", f"{tmp_path / 'v.h5'}:em"), "has no dataset em; it holds volumes/raw (3, 40, 40)"),

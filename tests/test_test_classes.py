@@ -95,6 +95,22 @@ def call(tmp_path, monkeypatch):
     return make
 
 
+def test_pixels_ignored_in_training_are_ignored_in_the_test_of_that_data_set(call, tmp_path):
+    """classes.yaml does not say so, the model's settings do; for another data set the flag has to."""
+    run = call(ignored=20)
+    told, _, notes = run()
+    write_classes(tmp_path / "data/cells/classes.yaml", make_classes(NAMES))
+    with pytest.raises(UserError, match="holds the class id 255"):
+        run()
+    assert run(ignore_index=255)[0]["pooled"] == told["pooled"]
+    run.loaded.settings.update(ignore_index=255, domain=["other", "cells"])
+    result, _, again = run()
+    assert result["pooled"] == told["pooled"] and again == notes
+    run.loaded.settings.update(domain="other")
+    with pytest.raises(UserError, match="holds the class id 255"):
+        run()
+
+
 def expected(run, k, rows=None):
     counts = 0
     for number in run.truth:

@@ -141,6 +141,10 @@ def test_several_data_sets_train_one_model(call, made, tmp_path):  # noqa: F811
         (["--domain", "one", "--augment", "lihgt"], "no augmentation 'lihgt'; did you mean light"),
         (["--domain", "one", "--head", "unett"], "no head 'unett'; did you mean unet"),
         (["--domain", "one", "--head", "unet", "--backbone", "resnet19"], "resnet19"),
+        (
+            ["--domain", "one", "--head", "unet", "--backbone", "test_resnet", "--batch_size", 1],
+            "cannot normalise over a batch of one such patch; use --batch_size 2 or more, or a larger --patch_size",
+        ),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
@@ -148,6 +152,20 @@ def test_what_cannot_be_trained_is_told_in_one_line(call, made, tmp_path, more, 
     code, _, err = call("train.py", "--data_root", made, "--out_path", tmp_path / "m.pth", *SMALL, *more)
     assert code == 2 and said in err and err.count("\n") == 1, err
     assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_val_sections_that_show_nothing_are_refused_before_an_epoch_is_trained(call, made, tmp_path):  # noqa: F811
+    root = tmp_path / "data"
+    for path in (made / "cells").rglob("*.png"):
+        image = np.array(Image.open(path))
+        if path.parent.name == "masks" and path.parent.parent.name == "val":
+            image[image < 255] = 0
+        write(root / "cells" / path.relative_to(made / "cells"), image)
+    write_classes(root / "cells" / "classes.yaml", Classes(make_classes(["nucleus", "membrane"]).classes, 255))
+    out = tmp_path / "m.pth"
+    code, said, err = call("train.py", "--data_root", root, "--domain", "cells", "--out_path", out, *SMALL)
+    assert code == 2 and "val: all masks are empty, so no epoch can be measured" in err and err.count("\n") == 1
+    assert "steps in an epoch" not in said and not (tmp_path / "m").exists()
 
 
 def test_notes_on_voxel_sizes(call, made, tmp_path):  # noqa: F811
@@ -175,6 +193,18 @@ def test_a_training_on_other_images_is_not_gone_on_with(call, made, tmp_path):  
     recipe.write_text("base: light\nblur: 0.4\n")
     code, _, err = call("train.py", *argv, "--resume", "--epochs", 3)
     assert code == 2 and "was trained with another augmentation (--augment differs in blur)" in err
+
+
+def test_a_training_on_other_pixels_is_not_gone_on_with(call, made, tmp_path):  # noqa: F811
+    """The size of a voxel decides how far sections are resampled; without that it is a note in the file."""
+    argv = ["--data_root", made, "--domain", "one", *SMALL, "--quiet", "--out_path"]
+    scaled = [*argv, tmp_path / "scaled.pth", "--resample_nm", 8]
+    assert call("train.py", *scaled, "--voxel_size", 40, 8, 8)[0] == 0
+    code, _, err = call("train.py", *scaled, "--voxel_size", 40, 6, 6, "--resume", "--epochs", 2)
+    assert code == 2 and "was trained with --voxel_size [40.0, 8.0, 8.0], now it is [40.0, 6.0, 6.0]" in err
+    plain = [*argv, tmp_path / "plain.pth"]
+    assert call("train.py", *plain, "--voxel_size", 40, 8, 8)[0] == 0
+    assert call("train.py", *plain, "--voxel_size", 40, 6, 6, "--resume", "--epochs", 2)[0] == 0
 
 
 def test_a_rate_far_from_the_preset_is_told_before_training(call, made, tmp_path):  # noqa: F811

@@ -160,10 +160,13 @@ def _read_tiff(path: Path) -> np.ndarray:
 
 
 def _pillow(path: Path | None, data: bytes | None):
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # Pillow takes a 20 000 × 20 000 section for an attack
-    return Image.open(io.BytesIO(data) if path is None else path)
+    try:
+        return Image.open(io.BytesIO(data) if path is None else path)
+    except UnidentifiedImageError as error:  # which names an object in memory where there is no file
+        raise ValueError("the image is of no known kind") from error
 
 
 def _stem(name: str) -> str:

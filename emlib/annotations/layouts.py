@@ -18,7 +18,7 @@ from emlib.annotations.overlap import index_mask, instance_labels, organelle_mas
 from emlib.annotations.shapes import IGNORED
 from emlib.errors import UserError
 
-RAW = "raw"
+RAW, MASKS = "raw", "masks"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class IndexMasks:
         """Write the image and the mask of its class ids."""
         mask = index_mask(picture.regions, picture.order, self.classes, picture.pixels.shape)
         write_png(self.folder / picture.split / RAW / f"{picture.name}.png", picture.pixels)
-        write_png(self.folder / picture.split / "masks" / f"{picture.name}.png", mask)
+        write_png(self.folder / picture.split / MASKS / f"{picture.name}.png", mask)
         counts = np.bincount(mask.ravel(), minlength=max(self.classes.ids) + 1)
         return {one.name: int(counts[one.id]) for one in self.classes.classes if one.id}
 
@@ -80,7 +80,7 @@ class Organelles:
     def __init__(self, folder: Path, classes: Classes) -> None:
         self.folder, self.names = folder, [one.name for one in classes.classes if one.id]
         for name in self.names:
-            if name.lower() in (RAW, "average") or name != Path(name).name or set(name) & set('\\/:*?"<>|'):
+            if name.lower() in (RAW, MASKS, "average") or name != Path(name).name or set(name) & set('\\/:*?"<>|'):
                 raise UserError(
                     f"no organelle can be called {name!r}, as its folder could not; rename it with --labels"
                 )

@@ -25,7 +25,7 @@ def check_fractions(fractions: Sequence[float]) -> None:
         If one is below 0 or they do not add up to 1.
     """
     told = " ".join(f"{value:g}" for value in fractions)
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6):  # so that NaN is refused too
         raise UserError(
             f"--split {told} adds up to {sum(fractions):g}; give train, val and test shares that add up to 1"
         )

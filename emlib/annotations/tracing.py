@@ -25,14 +25,16 @@ def trace(mask: np.ndarray, corner: tuple[int, int] = (0, 0)) -> list[BaseGeomet
     >>> [part.area for part in trace(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]], bool))]
     [4.0, 1.0]
     """
-    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    _, ends = np.nonzero(edges == -1)
-    if not len(rows):
-        return []
-    y, x = rows + corner[0], corner[1]
-    runs = shapely.box(starts + x, y, ends + x, y + 1)
-    # union_all, not coverage_union_all: runs share parts of an edge, where a coverage must share whole edges
-    union = shapely.union_all(runs)
-    parts = [shapely.simplify(part, 0) for part in shapely.get_parts(union)]
+    mask = np.asarray(mask, bool)
+    outside = np.pad(mask, 1)
+    y, x = np.nonzero(outside[1:-1, 1:] != outside[1:-1, :-1])  # unit edges that run down, then those that run right
+    v, u = np.nonzero(outside[1:, 1:-1] != outside[:-1, 1:-1])
+    starts = np.concatenate([np.stack([x, y], axis=1), np.stack([u, v], axis=1)])
+    ends = np.concatenate([np.stack([x, y + 1], axis=1), np.stack([u + 1, v], axis=1)])
+    lines = shapely.linestrings(np.stack([starts, ends], axis=1).astype(float))
+    # what the edges enclose, holes too; far faster than the union of the pixels' runs where a mask is a net
+    faces = shapely.get_parts(shapely.polygonize(lines))
+    x, y = shapely.get_coordinates(shapely.point_on_surface(faces)).astype(int).T
+    inside = shapely.simplify(faces[mask[y, x]], 0)
+    parts = shapely.transform(inside, lambda points: np.add(points, (corner[1], corner[0])))
     return sorted(parts, key=lambda part: (part.bounds[1], part.bounds[0]))

@@ -64,7 +64,7 @@ def _read(path: Path, image: dict, options: dict[str, Any], source: Source) -> A
     with reading(path):
         listed = list(regions.values()) if isinstance(regions, dict) else regions  # VIA 1 numbers them
         shapes = tuple(_shape(one, _label(one, options, source, where)) for one in listed)
-        return Annotation(where, shapes, image["filename"], path.parent)
+        return Annotation(where, shapes, str(image["filename"]), path.parent)
 
 
 def _label(region: dict, options: dict[str, Any], source: Source, where: str) -> str:

@@ -143,6 +143,8 @@ def load(
         raise UserError(f"{checkpoint.path} names its experts itself: {has}; leave --organelles out")
     checked_top_k(settings, checkpoint.model.level_channels[-1])
     _wanted_levels(settings, len(checkpoint.model.level_channels))
+    if (nm := checkpoint.settings.get("resample_nm")) is not None:
+        note(f"warning: the model was trained on sections resampled to {nm:g} nm; here they are taken as they are")
     whole = find_split(data_root, domain, split)
     shared = set(in_common(whole, checkpoint, None, note))
     names = tuple(name for name in checkpoint.organelles if name in shared)

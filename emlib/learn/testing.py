@@ -40,6 +40,9 @@ class TestSettings:
     organelles : names, optional
         Default: those that both the data set and the model have. For weights without names (MExConn) the names of the
         experts, in their order.
+    ignore_index : int, optional
+        The value of pixels of masks that nobody annotated. Default: that of ``classes.yaml``, or of the model's
+        training if that was on this data set.
     voxel_size : (z, y, x) in nm, optional
         Default: the public data set's of this name, else that of the model's training.
     batch_size, precision, tile, overlap, tta
@@ -59,6 +62,7 @@ class TestSettings:
 
     split: str = "test"
     organelles: Sequence[str] | None = None
+    ignore_index: int | None = None
     voxel_size: Sequence[float] | None = None
     batch_size: int = 4
     device: str = "auto"
@@ -122,8 +126,9 @@ def test_model(
     how = TestSettings(**settings)
     device = resolve_device(how.device, note)
     tiles = _tiles(how, device, note)
-    found = find_split(data_root, domain, how.split, how.organelles)
     checkpoint = load_checkpoint(model_path, device, organelles=how.organelles)
+    ignore = _ignore_index(how.ignore_index, checkpoint, domain)
+    found = find_split(data_root, domain, how.split, how.organelles, ignore_index=ignore)
     names = in_common(found, checkpoint, how.organelles, note)
     size, about_size = _voxel_size(how.voxel_size, checkpoint, domain, note)
     zoom = zoom_to(checkpoint.settings.get("resample_nm"), size)
@@ -141,6 +146,13 @@ def test_model(
     written = [f"written: {run.outputs.path(str(artefact.path))}" for artefact in run.outputs.written]
     synthetic = [run.synthetic] if run.synthetic else []
     return [*about_size, *synthetic, *score_lines(scores, scoring), *written]
+
+
+def _ignore_index(given: int | None, checkpoint: Checkpoint, domain: str) -> int | None:
+    """The value that was asked for, else that of the training, if it was on this data set: another may mean a class."""
+    trained = checkpoint.settings.get("domain")
+    own = domain in (trained if isinstance(trained, list) else [trained])
+    return checkpoint.settings.get("ignore_index") if given is None and own else given
 
 
 def _tiles(how: TestSettings, device: str, note: Callable[[str], None]) -> TileSettings:

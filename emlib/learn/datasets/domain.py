@@ -160,7 +160,7 @@ def _class_names(classes: Classes, asked: tuple[str, ...] | None, folder: Path) 
     if asked is not None and not set(classes.names[1:]) <= set(asked):
         raise UserError(
             f"{folder} has index masks, whose classes are learnt together ({', '.join(classes.names)}); leave "
-            "--organelles out"
+            "--organelles out, or make a folder of each with convert_annotations.py --from index-mask --to organelles"
         )
     return classes.names
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from emlib.annotations.classes import Classes
 
 MASKS = "masks"  # the folder of index masks, and their name among the masks of a section
+SMALLEST_PATCH = 32  # pixels; 2 × 2 are left of it at a sixteenth of the resolution
 
 
 @dataclass(frozen=True)
@@ -78,4 +79,10 @@ def patch_problem(size: int, shape: tuple[int, int], section: object) -> str | N
     if size <= min(shape):
         return None
     sizes = "{} × {}".format(*shape)
-    return f"a patch of {size} px is larger than section {section} ({sizes}); use --patch_size {min(shape)} or less"
+    least = min(shape)
+    advice = (
+        f"use --patch_size {least} or less"
+        if least >= SMALLEST_PATCH
+        else f"leave it out, as {SMALLEST_PATCH} px is the least"
+    )
+    return f"a patch of {size} px is larger than section {section} ({sizes}); {advice}"

@@ -55,9 +55,11 @@ def augment_masks(
     -----
     What is not annotated is moved like a mask: one more plane for each distinct pattern of it among the organelles.
     """
-    count, unknown = masks.shape[1], masks == UNKNOWN
-    patterns, plane_of = _patterns(unknown)
-    planes = [masks.masked_fill(unknown, 0), *(pattern[:, None].to(masks.dtype) for pattern in patterns)]
+    count = masks.shape[1]
+    unknown = masks == UNKNOWN if masks.max() == UNKNOWN else None  # mostly none, and then masks need no copy
+    patterns, plane_of = ([], {}) if unknown is None else _patterns(unknown)
+    known = masks if unknown is None else masks.masked_fill(unknown, 0)
+    planes = [known, *(pattern[:, None].to(masks.dtype) for pattern in patterns)]
     if exclusive:
         planes.append(torch.ones_like(masks[:, :1]))  # what augmentation takes away from it is lost tissue
     images, moved = augment(images, torch.cat(planes, 1) if len(planes) > 1 else planes[0], settings, rngs, size, grey)
@@ -80,7 +82,7 @@ def _patterns(unknown: torch.Tensor) -> tuple[list[torch.Tensor], dict[int, int]
     """Distinct planes (B, S, S) of (B, E, S, S) that hold anything, and which of them each organelle has."""
     patterns: list[torch.Tensor] = []
     plane_of = {}
-    for organelle in range(unknown.shape[1] if bool(unknown.any()) else 0):
+    for organelle in range(unknown.shape[1]):
         own = unknown[:, organelle]
         if not bool(own.any()):
             continue

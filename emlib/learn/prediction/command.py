@@ -16,7 +16,7 @@ from emlib import __version__
 from emlib.errors import UserError, nearest
 from emlib.learn.prediction.blocks import BlockSettings
 from emlib.learn.prediction.images import predict_image
-from emlib.learn.prediction.inputs import ImageInput, Input, VolumeInput, find_inputs
+from emlib.learn.prediction.inputs import NUMBERS, ImageInput, Input, VolumeInput, find_inputs
 from emlib.learn.prediction.memory import MemoryPlan, measure_bytes_per_pixel, plan_memory
 from emlib.learn.prediction.pictures import write_png
 from emlib.learn.prediction.predictor import Predictor, load_predictor
@@ -31,6 +31,7 @@ from emlib.runs.lock import run_lock
 from emlib.threads import get_threads
 
 EXPORTS = ("onnx", "torchscript")
+LEAST = 16  # pixels on a side of an image
 
 
 def predict_from_flags(args: argparse.Namespace) -> list[str]:
@@ -160,6 +161,13 @@ def _check_inputs(
         volume = isinstance(one, VolumeInput)
         size = settings.voxel_size_nm or (one.source.voxel_size_nm if volume else None)
         where = one.source.uri if volume else str(one.path)
+        if volume and one.source.dtype.kind not in NUMBERS:
+            raise UserError(f"{where} holds {one.source.dtype}; grey values are whole or decimal numbers")
+        shape = None
+        with suppress(UserError):  # of a damaged file, which is told when its turn comes: the others are predicted
+            shape = None if volume else one.shape
+        if shape and min(shape) < LEAST:
+            raise UserError(f"{where} is {' × '.join(map(str, shape))} pixels; an image has at least {LEAST} a side")
         if settings.orthogonal and not volume:
             raise UserError(f"--orthogonal is for volumes, and {where} is one image; leave it out (or give --stack)")
         if settings.form != "auto" and not volume:

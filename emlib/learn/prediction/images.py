@@ -16,8 +16,6 @@ from emlib.learn.prediction.run import Run
 from emlib.learn.prediction.stores import write_labels
 from emlib.volumes.npy import write_npy
 
-LEAST = 16  # pixels on a side
-
 
 def predict_image(run: Run, one: ImageInput) -> dict:
     """Predict an image, write what is asked for, and put it on record.
@@ -35,16 +33,12 @@ def predict_image(run: Run, one: ImageInput) -> dict:
     Raises
     ------
     UserError
-        If the image is damaged or smaller than 16 pixels, its grey values are of no usable range, memory runs out, or
+        If the image is damaged, its grey values are of no usable range, memory runs out, or
         a file cannot be written. What was written of other images is whole.
     """
     if (done := run.journal.get(one.name)) is not None:
         return done
     image = one.read(run.note)
-    if min(image.shape) < LEAST:
-        raise UserError(
-            f"{one.path} is {image.shape[0]} × {image.shape[1]} pixels; an image has at least {LEAST} a side"
-        )
     try:
         masks, probabilities = _predict(run, image)
     except UserError as error:

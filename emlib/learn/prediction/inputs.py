@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from emlib.errors import UserError
-from emlib.learn.datasets.images import read_grey, read_mask
+from emlib.learn.datasets.images import image_shape, read_grey, read_mask
 from emlib.volumes.ome_zarr import MARKS, is_zarr
 from emlib.volumes.open import HDF5, open_volume
 from emlib.volumes.reading import reading
@@ -20,6 +20,7 @@ from emlib.volumes.sections import list_sections
 from emlib.volumes.tiff import opened
 from emlib.volumes.volume import VolumeSource
 
+NUMBERS = "buif"  # kinds of dtypes that hold grey values
 LUMA = (19595, 38470, 7471)  # of red, green, blue in 65536 parts, ITU-R 601, as Pillow has it
 
 
@@ -40,7 +41,10 @@ class ImageInput:
         """
         if self.path.suffix.lower() == ".npy":
             with reading(self.path):
-                return np.load(self.path, allow_pickle=False)
+                array = np.load(self.path, allow_pickle=False)
+            if array.dtype.kind not in NUMBERS:
+                raise UserError(f"{self.path} holds {array.dtype}; grey values are whole or decimal numbers")
+            return array
         with reading(self.path):
             colour = _read_colour(self.path)
         if colour is None:
@@ -48,6 +52,14 @@ class ImageInput:
         if (colour != colour[..., :1]).any():
             note(f"note: {self.path} is in colour; its brightness is taken")
         return grey_of(colour)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the image, (Y, X), from the head of the file."""
+        if self.path.suffix.lower() == ".npy":
+            with reading(self.path):
+                return np.load(self.path, mmap_mode="r", allow_pickle=False).shape
+        return image_shape(self.path)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from emlib.errors import UserError
 
 
 def loss_weights(
-    asked: str | Sequence[float] | None, balance: np.ndarray, names: Sequence[str], activation: str
+    asked: str | Sequence[float] | None, balance: np.ndarray | None, names: Sequence[str], activation: str
 ) -> list[float] | None:
     """Return the weights of a loss.
 
@@ -18,8 +18,8 @@ def loss_weights(
     ----------
     asked : "auto", floats or None
         Of the recipe.
-    balance : (E,) array
-        Share of the pixels of each organelle or class.
+    balance : (E,) array, or None
+        Share of the pixels of each organelle or class; only auto looks at it.
     names : names of organelles or classes
     activation : "sigmoid" or "softmax"
 
@@ -30,7 +30,7 @@ def loss_weights(
 
     Examples
     --------
-    >>> loss_weights([1, 4], np.array([0.2, 0.1]), ["membranes", "synapses"], "sigmoid")
+    >>> loss_weights([1, 4], None, ["membranes", "synapses"], "sigmoid")
     [1.0, 4.0]
     """
     if asked is None:

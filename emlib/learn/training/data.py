@@ -125,10 +125,22 @@ def open_data(settings: DataSettings, patch_size: int, note: Callable[[str], Non
         note(f"warning: {warning}")
     size = _common_voxel_size(settings, sizes, note)
     joined, held_out = join(opened[: len(train)]), opened[len(train) :]
+    _check_measurable(held_out)
     prints = {f"{split.domain}/{split.split}": fingerprint(split) for split in (*train, *val)}
     return TrainingData(
         settings.domains, organelles, joined.activation, train[0].classes, joined, held_out, size, prints
     )
+
+
+def _check_measurable(held_out: Sequence[Sections]) -> None:
+    """Refuse val sections by which no epoch can be judged, before one is trained."""
+    for sections in held_out:
+        first = 1 if sections.activation == "softmax" else 0  # the background is not scored
+        if not any((sections.masks(index)[first:] == 1).any() for index in range(len(sections))):
+            raise UserError(
+                f"{sections.split.folder}: all masks are empty, so no epoch can be measured; add sections that show "
+                "what is to be learnt"
+            )
 
 
 def voxel_sizes(settings: DataSettings) -> list[ZYX | None]:

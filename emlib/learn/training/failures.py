@@ -1,4 +1,4 @@
-"""What ends a training: memory that runs out, a loss that is no number."""
+"""What ends a training: memory that runs out, a loss that is no number, a batch too small to normalise."""
 
 from __future__ import annotations
 
@@ -38,6 +38,28 @@ def memory_told(doing: str) -> Iterator[None]:
         if memory_ran_out(error):
             raise UserError(advice) from error
         raise
+
+
+@contextmanager
+def single_values_told() -> Iterator[None]:
+    """Turn PyTorch's refusal to normalise over a single value in the block into one line that names the flags.
+
+    The deepest features of a patch of 32 pixels are one place for each channel, and so is what attention to channels
+    pools; of a batch of one there is nothing to take a deviation of.
+
+    Raises
+    ------
+    UserError
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "the network cannot normalise over a batch of one such patch; use --batch_size 2 or more, or a larger "
+            "--patch_size"
+        ) from error
 
 
 def not_finite(batches: Any, epoch: int, step: int) -> str:

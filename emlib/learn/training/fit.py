@@ -14,6 +14,7 @@ from torch import nn
 from emlib.errors import UserError
 from emlib.learn.datasets.patches import PatchBatches
 from emlib.learn.datasets.sections import grey_statistics
+from emlib.learn.datasets.split import SMALLEST_PATCH
 from emlib.learn.losses import parse_loss
 from emlib.learn.models.build import build_model, count_parameters
 from emlib.learn.models.checkpoint import save_checkpoint
@@ -31,8 +32,6 @@ from emlib.learn.training.validation import DomainScores, SectionScores, tiles_w
 from emlib.learn.transforms import AugmentSettings, read_augment
 from emlib.runs.artefacts import write_text
 from emlib.runs.lock import run_lock
-
-SMALLEST_PATCH = 32  # pixels; 2 × 2 are left of it at a sixteenth of the resolution
 
 
 def fit(
@@ -126,7 +125,8 @@ def _fit(
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
-    weights = loss_weights(recipe.class_weights, batches.class_balance(), data.organelles, data.activation)
+    balance = batches.class_balance() if recipe.class_weights == "auto" else None  # takes a look at every mask
+    weights = loss_weights(recipe.class_weights, balance, data.organelles, data.activation)
     loss = parse_loss(recipe.loss, weights, data.activation, data.organelles)
     bf16 = resolve_precision(recipe.training.precision, fabric.device.type, _drop) == "bf16"
     for line in _what_is_trained(data, model, batches, weights, f"{fabric.device.type}, {'bf16' if bf16 else 'fp32'}"):

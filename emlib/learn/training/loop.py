@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from emlib.learn.training.averaging import MovingAverage
 from emlib.learn.training.device import resolve_precision, start_fabric
-from emlib.learn.training.failures import memory_told, not_finite
+from emlib.learn.training.failures import memory_told, not_finite, single_values_told
 from emlib.learn.training.interrupts import Interrupts
 from emlib.learn.training.journal import Journal, epoch_line, scores_of
 from emlib.learn.training.processes import Processes
@@ -92,7 +92,8 @@ def train(
     Raises
     ------
     UserError
-        If the loss is not finite, memory or disk run out, or ``resume`` belongs to another training.
+        If the loss is not finite, a batch is too small to normalise, memory or disk run out, or ``resume`` belongs to
+        another training.
 
     Notes
     -----
@@ -101,7 +102,7 @@ def train(
     """
     fabric = fabric or start_fabric(settings, note)
     main = fabric.global_rank == 0
-    with Interrupts(quiet=not main) as interrupts, memory_told("training"):
+    with Interrupts(quiet=not main) as interrupts, memory_told("training"), single_values_told():
         run = _Training(model, batches, validate, loss, settings, paths, save, fabric, interrupts)
         if resume is not None:
             run.state.load_state_dict(resume)

@@ -34,7 +34,8 @@ def kept_settings(
     augment : AugmentSettings, optional
         What ``--augment`` came to, since a file of that name may change.
     """
-    record = {name: value for name, value in flags.items() if name not in NOT_KEPT}
+    left_out = NOT_KEPT if flags.get("resample_nm") is None else NOT_KEPT - {"voxel_size"}  # else it scales the images
+    record = {name: value for name, value in flags.items() if name not in left_out}
     changes = None if augment is None else asdict(augment)
     return plain({**record, "organelles": list(organelles), "augmentation": changes})
 
