@@ -25,7 +25,7 @@ from emlib.errors import UserError
 from emlib.pipeline import STAGES, PipelineSettings, StageSettings
 from emlib.pipeline.dependence import FREE, code_fingerprint, dependence
 from emlib.pipeline.packing import pack, unpack
-from emlib.pipeline.run import _terminable
+from emlib.pipeline.run import terminable
 from emlib.pipeline.state import Run
 from emlib.runs import cli
 from emlib.runs.lock import run_lock
@@ -492,7 +492,7 @@ def test_sigterm_ends_the_script_in_one_line_and_resume_is_a_flag_of_it(tmp_path
 
 def test_a_swallowed_sigterm_is_remembered_and_a_second_one_does_not_hurt():
     before = signal.getsignal(signal.SIGTERM)
-    with _terminable() as stopped:
+    with terminable() as stopped:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)

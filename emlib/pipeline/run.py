@@ -20,6 +20,7 @@ from emlib.pipeline.state import Run
 from emlib.pipeline.steps import STEPS, publish_stage
 from emlib.pipeline.summary import summary
 from emlib.runs.artefacts import Outputs
+from emlib.runs.kept_results import set_aside
 from emlib.runs.lock import run_lock
 from emlib.runs.runlog import RunLog
 
@@ -63,18 +64,25 @@ def run_pipeline(
         On Ctrl-C and on SIGTERM; the run log says "interrupted".
     """
     outputs = Outputs(outdir)
-    with run_lock(outputs.root), _terminable() as stopped:
+    with run_lock(outputs.root), terminable() as stopped:
         outputs.remove_stale()
         log = RunLog(outputs.root / "runs", asdict(settings), command)
         run = Run(settings, outputs, log, command=command, quiet=quiet)
-        try:
+        with failure_on_record(run):
             _run_stages(run, stopped, resume)
-        except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            with suppress(UserError):  # a log that cannot be written must not hide what went wrong
-                log.update(status=status, stage_seconds=run.watch.seconds, error=f"{type(error).__name__}: {error}")
-            raise
     return run
+
+
+@contextmanager
+def failure_on_record(run: Run) -> Iterator[None]:
+    """Write to the run log what breaks off the block."""
+    try:
+        yield
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(UserError):  # a log that cannot be written must not hide what went wrong
+            run.log.update(status=status, stage_seconds=run.watch.seconds, error=f"{type(error).__name__}: {error}")
+        raise
 
 
 def _run_stages(run: Run, stopped: threading.Event, resume: bool) -> None:
@@ -99,6 +107,7 @@ def _run_stages(run: Run, stopped: threading.Event, resume: bool) -> None:
     if "publish" not in names:
         with run.watch.stage("publish"):
             publish_stage(run)
+    set_aside(run.outputs.root)  # what was rebuilt from the run before
     keep_finished(run, rests_on, {path: sha for record in records.records for path, sha in record["files"].items()})
     run.log.update(
         status="done",
@@ -111,7 +120,7 @@ def _run_stages(run: Run, stopped: threading.Event, resume: bool) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[threading.Event]:
+def terminable() -> Iterator[threading.Event]:
     """Let SIGTERM end the block as Ctrl-C does; the event is set when it has come."""
     stopped = threading.Event()
 

@@ -43,17 +43,30 @@ def score_run(run: Run) -> None:
     """Score what the run has made against the truth that is known; write ``tables/scores.json``."""
     if run.labels is None:
         return
-    shifts, truth = _total_shifts(run), None
+    shifts, truth = total_shifts(run), None
     if run.truth is not None:
         truth = apply_shifts(run.truth, shifts, order=0, fill=0)
         if not truth.any():
             run.warn("no labelled voxel of the truth lies in this cutout: segmentation is not scored")
             truth = None
+    if truth is not None and run.volume.truth is not None:
+        run.save_array("truth_neurites_i32_zyx", truth.astype(np.int32), "True neurites of the phantom, aligned")
+    run.true_synapses = _true_synapses(run, shifts)
+    score_aligned(run, truth)
+
+
+def score_aligned(run: Run, truth: np.ndarray | None) -> None:
+    """Score what the run has made against truth in the frame of its labels; write the tables.
+
+    Parameters
+    ----------
+    run : Run
+        ``true_synapses`` in voxels of the aligned volume, where they are known.
+    truth : (Z, Y, X) integer array or None
+        True neurites, moved like the sections.
+    """
     if truth is not None:
         run.scores["segmentation"] = score_against_chance(contingency(truth, fill_zero(run.labels)))
-        if run.volume.truth is not None:
-            run.save_array("truth_neurites_i32_zyx", truth.astype(np.int32), "True neurites of the phantom, aligned")
-    run.true_synapses = _true_synapses(run, shifts)
     if run.true_synapses is not None:
         run.outputs.table("truth_synapses", run.true_synapses, "True synapses in this cutout, aligned")
         _score_wiring(run, truth)
@@ -100,7 +113,7 @@ def _as_written(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**floats)
 
 
-def _total_shifts(run: Run) -> pd.DataFrame:
+def total_shifts(run: Run) -> pd.DataFrame:
     """Shifts from the frame of the truth to that of the labels: simulated ones first, then the estimated."""
     if not run.settings.simulate_misalignment_px:
         return run.shifts

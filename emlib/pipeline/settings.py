@@ -17,6 +17,7 @@ from emlib.volumes.bossdb import DEFAULT_URI
 
 UNTIL = ("cutout", "preprocess", "align", "boundaries", "segment", "synapses", "graph", "publish")
 ALIGNED_DTYPES = ("float32", "float16")
+REBUILD = "rebuild"  # what a record has besides, if only graph and figures were made anew
 NEWER = {"resolution", "refresh", "boss_config", "truth_synapses"}  # than the first run log
 
 
@@ -68,8 +69,8 @@ def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
     Raises
     ------
     UserError
-        If the record names a setting that this version does not have, lacks one that every version has, or holds a
-        value that no run can have.
+        If the record names a setting that this version does not have, lacks one that every version has, holds a value
+        that no run can have, or is that of a rebuild.
 
     Examples
     --------
@@ -77,6 +78,11 @@ def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
     >>> settings_of_record(record).cutout_xyz
     (8, 8, 4)
     """
+    if isinstance(record.get(REBUILD), dict):
+        raise UserError(
+            "this was no run of the pipeline but of rebuild_graph_and_figures.py, on what run "
+            f"{record[REBUILD].get('run', 'before')} left; repeat it with that script, or name that run"
+        )
     settings = _restored(PipelineSettings(), record, "")
     allowed = {"until": UNTIL, "aligned_dtype": ALIGNED_DTYPES}
     wrong = [name for name, choice in allowed.items() if getattr(settings, name) not in choice]

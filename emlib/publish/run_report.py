@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,8 @@ from emlib.publish.report import Artefact, FigureItem, Number, ReportContext, Ta
 from emlib.publish.score_tables import score_tables
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from emlib.pipeline import Run
 
 CAPTIONS = {
@@ -25,17 +27,40 @@ CAPTIONS = {
 LARGE_SHARE = 0.25  # a neurite above this share of the volume is suspected of being several
 
 
-def publish(run: Run) -> None:
+@dataclass(frozen=True)
+class Additions:
+    """What a report shows besides that of a plain run, in front of it.
+
+    Attributes
+    ----------
+    title : str
+    figures : sequence of (file name without suffix, caption, Figure)
+    numbers : sequence of Number
+    tables, scores : sequence of Table
+    notes : sequence of str
+    """
+
+    title: str
+    figures: Sequence[tuple[str, str, Figure]] = ()
+    numbers: Sequence[Number] = ()
+    tables: Sequence[Table] = ()
+    scores: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+
+
+def publish(run: Run, added: Additions | None = None) -> None:
     """Draw the figures that the stages so far allow and write ``report.html``."""
-    figures = [_figure(run, name, figure) for name, figure in _figures(run)]
-    report = render_report(_context(run, figures))
+    added = added or Additions("EM volume to wiring graph")
+    figures = [_figure(run, *one) for one in added.figures]
+    figures += [_figure(run, NAMES[name], CAPTIONS[name], figure) for name, figure in _figures(run)]
+    report = render_report(_context(run, figures, added))
     run.outputs.text("report.html", report, "This report")
 
 
 def _figures(run: Run):
     """Yield the figures for which there is data."""
     size, note = run.volume.voxel_size_nm, run.synthetic
-    if run.labels is not None:
+    if run.labels is not None and run.volume.array is not run.aligned:  # else nobody kept the EM as read
         yield "figure1", figure1(run.volume.array, run.preprocessed, run.aligned, run.labels, size, note=note)
     if run.candidates is not None:
         truth = run.true_synapses
@@ -52,17 +77,17 @@ def _figures(run: Run):
         yield "figure4", figure4(shifts, size, run.align_skipped, note=note, added=run.added)
 
 
-def _figure(run: Run, name: str, figure) -> FigureItem:
-    png, pdf = save_figure(figure, run.outputs.path("figures"), NAMES[name])
+def _figure(run: Run, name: str, caption: str, figure: Figure) -> FigureItem:
+    png, pdf = save_figure(figure, run.outputs.path("figures"), name)
     for path in (png, pdf):
-        run.outputs.note(f"figures/{path.name}", CAPTIONS[name])
-    return FigureItem(NAMES[name], CAPTIONS[name], png.read_bytes(), f"figures/{pdf.name}")
+        run.outputs.note(f"figures/{path.name}", caption)
+    return FigureItem(name, caption, png.read_bytes(), f"figures/{pdf.name}")
 
 
-def _context(run: Run, figures: Sequence[FigureItem]) -> ReportContext:
+def _context(run: Run, figures: Sequence[FigureItem], added: Additions) -> ReportContext:
     volume = run.volume
     return ReportContext(
-        title="EM volume to wiring graph",
+        title=added.title,
         run_id=run.log.run_id,
         status="done" if run.settings.until == "publish" else f"stopped after {run.settings.until}, as asked",
         dataset=run.settings.dataset,
@@ -73,11 +98,11 @@ def _context(run: Run, figures: Sequence[FigureItem]) -> ReportContext:
         command=run.command,
         synthetic_note=run.synthetic,
         warnings=run.warnings,
-        notes=[run.align_skipped] if run.align_skipped else [],
+        notes=[*added.notes, *([run.align_skipped] if run.align_skipped else [])],
         settings=_settings(run),
-        numbers=_numbers(run),
-        scores=score_tables(run.scores) or None,
-        tables=_tables(run),
+        numbers=[*added.numbers, *_numbers(run)],
+        scores=[*added.scores, *score_tables(run.scores)] or None,
+        tables=[*added.tables, *_tables(run)],
         figures=figures,
         distrust=_distrust(run),
         timings=[Timing(name, s, run.watch.peak_mib[name]) for name, s in run.watch.seconds.items()],

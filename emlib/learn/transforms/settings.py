@@ -135,7 +135,5 @@ PRESETS = {
         blur=0.2,
         missing_region=0.05,
         missing_section=0.01,
-        erase=0.1,
-        crop=0.05,
     ),
 }

@@ -1,0 +1,1 @@
+"""Refinement: segment a run anew with what corrected sections teach."""

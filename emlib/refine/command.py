@@ -1,0 +1,239 @@
+"""What ``train_refine_rf.py`` does once its flags are parsed."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from emlib.errors import UserError
+from emlib.proofread.run_files import RunFiles
+from emlib.publish.page import save_figure
+from emlib.refine.corrections import find_corrected_run, find_run_with_em, read_corrections, read_em
+from emlib.refine.edge_features import EDGE_NAMES
+from emlib.refine.edge_forest import EdgeForest
+from emlib.refine.features import feature_names
+from emlib.refine.figure_importance import figure_importance, importance_table
+from emlib.refine.forest import CLASSIFIERS
+from emlib.refine.model_file import feature_settings, read_model, write_model
+from emlib.refine.refining import Refined, RefineSettings, apply_forests, refine
+from emlib.runs.artefacts import Outputs, plain
+from emlib.runs.lock import run_lock
+from emlib.runs.runlog import RunLog
+from emlib.runs.stopwatch import Stopwatch
+from emlib.stages.boundaries import damaged_sections
+from emlib.stages.segment import SEGMENTERS
+
+LABELS = "neurite_labels_refined_rf_i32_zyx"
+BOUNDARIES = "boundaries_refined_rf_f16_zyx"
+MODEL = "refine_rf_model"
+
+
+@dataclass(frozen=True)
+class RefineRequest:
+    """What the command line asks for.
+
+    Attributes
+    ----------
+    outdir : Path
+    slices : tuple of int or None
+        None: those that the proofreader accepted.
+    labels : str or None
+        Corrected labels instead of the run's.
+    voxel_size_nm : (z, y, x) or None
+        Wins over that of the files.
+    with_edges : bool
+    model : str or None
+        A trained model to apply instead of training.
+    seed : int
+    settings : RefineSettings
+    """
+
+    outdir: Path
+    slices: tuple[int, ...] | None = None
+    labels: str | None = None
+    voxel_size_nm: tuple[float, float, float] | None = None
+    with_edges: bool = False
+    model: str | None = None
+    seed: int = 0
+    settings: RefineSettings = field(default_factory=RefineSettings)
+
+
+def check_settings(settings: RefineSettings) -> None:
+    """Refuse settings that nothing can be learnt with.
+
+    Raises
+    ------
+    UserError
+        Naming the first of them.
+    """
+    forests = {"forest": settings.forest, "edges.forest": settings.edges.forest}
+    for name, one in forests.items():
+        if one.classifier not in CLASSIFIERS:
+            raise UserError(f"--set {name}.classifier={one.classifier}: choose from {', '.join(CLASSIFIERS)}")
+    lowest = {"trees": 1, "min_leaf": 1, "max_leaves": 2}
+    limits = [(f"{name}.{key}", getattr(one, key), low) for name, one in forests.items() for key, low in lowest.items()]
+    limits += [("examples.pixels", settings.examples.pixels, 100), ("edges.folds", settings.edges.folds, 2)]
+    limits += [("examples.band_px", settings.examples.band_px, 1)]
+    for name, value, low in limits:
+        if value < low:
+            raise UserError(f"--set {name}={value}: must be at least {low}")
+    if not 0 < settings.examples.held_out < 1:
+        raise UserError(f"--set examples.held_out={settings.examples.held_out:g}: must lie between 0 and 1")
+    for name, scales in vars(settings.features).items():
+        if min(scales, default=1) <= 0:
+            raise UserError(f"--set features.{name}: every scale must be above 0 nm")
+    if settings.segment.segmenter not in SEGMENTERS[:1]:
+        raise UserError(f"--set segment.segmenter={settings.segment.segmenter}: only {SEGMENTERS[0]} uses a forest")
+
+
+def refine_run(request: RefineRequest, command: str = "", quiet: bool = False) -> list[str]:
+    """Refine the labels of a run and write what comes of it into its folder.
+
+    Parameters
+    ----------
+    request : RefineRequest
+    command : str
+        The command line, for the record.
+    quiet : bool
+        No notes on stderr.
+
+    Returns
+    -------
+    list of str
+        A summary and the paths written.
+
+    Raises
+    ------
+    UserError
+        If there is no run, nothing was corrected, a section cannot be learnt from, shapes differ, a model does not fit,
+        or files are damaged or cannot be written.
+    """
+    if request.model and (request.slices is not None or request.with_edges or request.labels):
+        raise UserError(
+            "--model applies what was trained before, its edge forest too; leave out --slices, --labels and --edges"
+        )
+    check_settings(request.settings)
+    find = find_run_with_em if request.model else find_corrected_run
+    files = find(request.outdir, request.labels, request.voxel_size_nm)
+    with run_lock(files.root):
+        outputs = Outputs(files.root)
+        outputs.remove_stale()
+        log = RunLog(outputs.root / "runs", plain({**vars(request)}), command)
+        log.update(dataset=files.em.uri, synthetic=files.synthetic, voxel_size_nm_zyx=files.voxel_size_nm)
+        log.update(cutout_xyz=files.labels.shape[::-1])
+        watch = Stopwatch()
+        try:
+            lines, summary = _refine(request, files, outputs, watch, quiet)
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with suppress(UserError):  # a log that cannot be written must not hide what went wrong
+                log.update(status=status, stage_seconds=watch.seconds, error=f"{type(error).__name__}: {error}")
+            raise
+        peaks = {"stage_peak_mib": watch.peak_mib, "peak_mib": max(watch.peak_mib.values())}
+        log.update(status="done", stage_seconds=watch.seconds, summary=summary, **peaks)
+    took = ", ".join(f"{name} {seconds:.1f}" for name, seconds in watch.seconds.items())
+    written = [str(outputs.path(str(artefact.path))) for artefact in outputs.written]
+    return [*lines, f"seconds: {took}", *(f"written: {path}" for path in written)]
+
+
+def _refine(
+    request: RefineRequest, files: RunFiles, outputs: Outputs, watch: Stopwatch, quiet: bool
+) -> tuple[list[str], dict]:
+    settings, voxel = request.settings, files.voxel_size_nm
+    with watch.stage("read"):
+        em = read_em(files)
+        damaged = damaged_sections(em)
+    if damaged.all():
+        raise UserError(f"{files.em.uri} holds a single grey value in every section; there is nothing to segment")
+    if request.model:
+        forests, stored = read_model(request.model)
+        if "pixels" not in forests:
+            raise UserError(f"the model {request.model} has no forest of pixels; train it with train_refine_rf.py")
+        settings = replace(settings, features=feature_settings(stored, forests["pixels"], voxel, request.model))
+        edges = _stored_edges(forests, stored, request.model)
+        refined = apply_forests(em, voxel, forests["pixels"], edges, settings, watch.stage)
+        lines, learnt = [f"applied {request.model}{', with its edge forest' if edges else ''}"], {}
+    else:
+        with watch.stage("read corrections"):
+            corrections = read_corrections(files, request.slices, damaged)
+        if not quiet and len(corrections.sections) == 1:
+            print("note: one corrected section; there is none to hold out", file=sys.stderr)
+        refined = refine(
+            em, voxel, corrections, settings, with_edges=request.with_edges, seed=request.seed, stage=watch.stage
+        )
+        lines, learnt = _lines(refined), {"sections": corrections.sections}
+    with watch.stage("write"):
+        _write(refined, files, outputs, settings, {"seed": request.seed, "model": request.model, **learnt})
+    neurites = int(refined.labels.max())
+    summary = {"neurites": neurites, **learnt, "validation": _validation(refined)}
+    return [*lines, f"{neurites} neurites"], summary
+
+
+def _stored_edges(forests: dict, stored: dict, path: str) -> EdgeForest | None:
+    if "edges" not in forests:
+        return None
+    if forests["edges"].names != EDGE_NAMES:
+        raise UserError(f"the model {path} has an edge forest of other features than this emlib makes; train it anew")
+    try:
+        return EdgeForest(forests["edges"], *(float(stored["calibration"][name]) for name in ("slope", "intercept")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the model {path} has an edge forest without calibration; train it anew") from error
+
+
+def _write(refined: Refined, files: RunFiles, outputs: Outputs, settings: RefineSettings, about: dict) -> None:
+    mark = {"synthetic": files.synthetic} if files.synthetic else {}
+    if mark:
+        outputs.mark_synthetic(files.synthetic)
+    source = {"em": files.em.uri, "labels": files.labels.uri, **about}
+    meta = {"voxel_size_nm": files.voxel_size_nm, "source": source, "settings": settings, **mark}
+    outputs.array(LABELS, refined.labels, "Neurite labels, refined by a forest", **meta)
+    outputs.array(BOUNDARIES, refined.boundaries.astype(np.float16), "Boundary probability of the forest", **meta)
+    if refined.pixels is None:
+        return
+    forests = {"pixels": refined.pixels.forest}
+    stored = {"features": settings.features, "voxel_size_nm": files.voxel_size_nm, "training": plain(source)}
+    if refined.edges:
+        forests["edges"] = refined.edges.forest
+        stored["calibration"] = {"slope": refined.edges.slope, "intercept": refined.edges.intercept}
+    write_model(outputs.path(f"data/{MODEL}.npz"), forests, stored)
+    outputs.note(f"data/{MODEL}.npz", "The trained forests")
+    outputs.json("refine_rf_validation", _validation(refined), "AUC on held-out pixels and sections")
+    names = feature_names(files.voxel_size_nm, settings.features)
+    tables = {"importance": importance_table(names, refined.pixels.importance, refined.pixels.permutation)}
+    if refined.edges:
+        tables["edge_importance"] = importance_table(list(EDGE_NAMES), refined.edge_importance)
+    for name, table in tables.items():
+        what = "contacts" if name.startswith("edge") else "pixels"
+        outputs.table(f"refine_rf_{name}", table, f"What the forest of {what} relies on")
+        if table[["impurity", "auc_fall"]].isna().all(axis=None):
+            continue
+        subtitle = " ".join(_lines(refined)[1 if what == "contacts" else 0 :][:1])
+        figure = figure_importance(table, f"What the forest of {what} relies on", subtitle, files.synthetic)
+        for path in save_figure(figure, outputs.path("figures"), f"refine_rf_{name}"):
+            outputs.note(f"figures/{path.name}", f"What the forest of {what} relies on")
+
+
+def _validation(refined: Refined) -> dict:
+    """What is known of how well the forests tell."""
+    return {
+        **({"pixels": refined.pixels.validation} if refined.pixels else {}),
+        **({"edges": refined.edge_validation} if refined.edge_validation else {}),
+    }
+
+
+def _lines(refined: Refined) -> list[str]:
+    """The validation in words."""
+    told = refined.pixels.validation
+    pixels, sections = told["auc_held_out_pixels"], told["auc_held_out_sections"]
+    held = "no section to hold out" if sections is None else f"{sections:.3f} on held-out sections"
+    lines = [f"pixels: AUC {pixels:.3f} on held-out pixels of the same sections (neighbours leak), {held}"]
+    if told := refined.edge_validation:
+        lines.append(
+            f"edges: AUC {told['auc']:.3f} on contacts of held-out sections, Brier score {told['brier']:.3f} "
+            f"({told['brier_of_the_mean']:.3f} without learning), {told['edges']} contacts"
+        )
+    return lines
