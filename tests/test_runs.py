@@ -97,13 +97,13 @@ def test_a_file_where_a_folder_of_the_run_should_be(tmp_path):
 
 
 def test_an_array_that_finds_the_disk_full_is_told_as_that(tmp_path, monkeypatch):
-    """NumPy only says how many items are missing."""
+    """A library may only say how many items are missing."""
     outputs = Outputs(tmp_path)
 
-    def full(path, array):
+    def full(file, header):
         raise OSError("1024 requested and 0 written")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
     with pytest.raises(UserError, match=r"cannot write .*em\.npy: No space left on device; free space"):
         outputs.array("em", np.zeros((1, 2, 3)), "x")
