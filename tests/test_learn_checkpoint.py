@@ -453,3 +453,11 @@ def test_a_file_that_cannot_be_read_is_one_line(saved):
     if os.access(saved, os.R_OK):
         pytest.skip("this user reads everything")
     assert one_line(load_checkpoint, saved).startswith(f"cannot read {saved}: Permission denied")
+
+
+def test_the_bundled_model_is_found_by_its_name():
+    checkpoint = load_checkpoint("drosophila-vnc-experts")
+    assert checkpoint.path.stat().st_size < 10e6
+    assert set(checkpoint.organelles) == {"membranes", "mitochondria", "synapses"}
+    assert checkpoint.voxel_size_nm == (50.0, 4.6, 4.6) and checkpoint.metrics["iou"] > 0.75
+    assert checkpoint.settings["preset"] == "desktop" and checkpoint.settings["epochs"] == 56
