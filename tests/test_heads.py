@@ -229,7 +229,10 @@ def test_a_traced_network_takes_any_multiple_of_32(name, backbone):
 def test_a_batch_of_one_can_be_trained_on(name):
     """What is pooled to one place has no spread over a batch of one."""
     model = build_model({"name": name, "backbone": "test_resnet", "organelles": ["a"], "width": 8}).train()
-    model(image(1, 1, 64, 64)).mean().backward()
+    model(image(1, 1, 64, 64)).square().mean().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize(
