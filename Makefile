@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# Up to four processes; a file's tests stay in one, since they share what is costly to make.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo train-quick test test-gui lint format clean
+.PHONY: demo train-quick test test-slow test-gui lint format clean
 
 demo: $(VENV)/.core
 	$(PY) run_pipeline.py --dataset sample://phantom --outdir outputs/demo
@@ -15,7 +17,10 @@ train-quick: $(VENV)/.learn
 	$(PY) test.py --domain drosophila-vnc --model_path models/quick/model.pth --outdir outputs/quick
 
 test: $(VENV)/.dev
-	$(PY) -m pytest -m "not gui"
+	$(PY) -m pytest -m "not gui and not slow" $(PARALLEL)
+
+test-slow: $(VENV)/.dev
+	$(PY) -m pytest -m "slow and not gui" $(PARALLEL)
 
 test-gui: $(VENV)/.dev
 	$(PY) -m pytest -m gui -rs

@@ -52,7 +52,16 @@ _LAPTOP = Preset(
     patches=PatchSettings(size=256, stride=128, batch_size=8, sampling="random", balance=True),
     augment="light",
     loss="batch_dice+bce",
-    training=TrainSettings(epochs=40, optimizer="adamw", lr=3e-3, weight_decay=1e-2, warmup=0.05, ema=0.99, clip=5.0),
+    training=TrainSettings(
+        epochs=40,
+        optimizer="adamw",
+        lr=3e-3,
+        weight_decay=1e-2,
+        warmup=0.05,
+        ema=0.99,
+        clip=5.0,
+        channels_last=True,  # a twentieth faster in float32; the paper's network is a quarter slower with it
+    ),
 )
 
 PRESETS = {

@@ -45,7 +45,7 @@ class TrainSettings:
     workers : int
         Processes that cut patches ahead, for each device; the result is the same with any number.
     channels_last : bool or None
-        Order of images and weights in memory; None chooses by device and precision.
+        Order of images and weights in memory; None is True with bf16.
     save_min : float
         The state to resume from is written after each epoch, and in a longer one after so many minutes.
     seed : int
