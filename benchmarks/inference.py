@@ -77,6 +77,7 @@ def seconds(call, repeats: int) -> float:
 def time_networks(args, section: np.ndarray) -> None:
     import torch
 
+    from emlib.learn.freed_memory import keep_freed_memory
     from emlib.learn.inference import TileSettings, predict_section
     from emlib.learn.models.build import build_model
     from emlib.learn.normalisation import Normalisation
@@ -96,6 +97,8 @@ def time_networks(args, section: np.ndarray) -> None:
     print(ROW.format("one section, three experts", "seconds", "faster", ""))
     yardstick = None
     for name, call in rows:
+        if call is not rows[0][1]:
+            keep_freed_memory()  # as test.py does; the prototype does not
         took = seconds(call, args.repeats)
         yardstick = yardstick or took
         note = "" if took == yardstick else f"{tiles.tile} px tiles, overlap {tiles.overlap}, {tiles.precision}"

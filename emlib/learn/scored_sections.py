@@ -17,6 +17,7 @@ from emlib.evaluation.outcome import settings_of
 from emlib.learn.datasets.mask_classes import UNKNOWN
 from emlib.learn.datasets.sections import Sections
 from emlib.learn.datasets.split import MASKS, Split
+from emlib.learn.freed_memory import keep_freed_memory
 from emlib.learn.in_common import background
 from emlib.learn.inference import SIGMOID, SOFTMAX, decide, predict_sections
 from emlib.learn.models.checkpoint import Checkpoint
@@ -113,6 +114,7 @@ class ScoredSections:
         planes = {name: sections.organelles.index(name) for name in self.names}
         masks: Masks = {name: ([], [], []) for name in self.names}
         blank, pixels = 0, 0
+        keep_freed_memory()
         model = checkpoint.model.to(memory_format=torch.channels_last)  # a CPU takes two thirds of the time
         predictions = predict_sections(model, sections, checkpoint.normalisation, tiles, device, progress=progress)
         for index, probabilities in enumerate(predictions):

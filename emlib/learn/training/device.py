@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import platform
 import warnings
 from collections.abc import Callable
 
@@ -14,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from emlib.errors import UserError
+from emlib.learn.freed_memory import keep_freed_memory
 from emlib.learn.training.settings import TrainSettings
 from emlib.threads import get_threads
 
@@ -62,19 +61,6 @@ def start_fabric(settings: TrainSettings, note: Callable[[str], None] = print) -
     if device == "cuda":
         torch.backends.cudnn.benchmark = True  # patches have one size
     return fabric
-
-
-def keep_freed_memory() -> bool:
-    """Let the C library keep memory that tensors gave back, for the next step; True where it can (glibc of Linux).
-
-    A step of training asks for the same large blocks again and again. glibc returns each to the system and has it filled
-    with zeros anew, page by page: up to a third of the time of a step. Settings as in ``man mallopt``.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    m_trim_threshold, m_mmap_max = -1, -4
-    return bool(libc.mallopt(m_mmap_max, 0) and libc.mallopt(m_trim_threshold, 2**31 - 1))
 
 
 def resolve_device(name: str, note: Callable[[str], None] = print) -> str:
