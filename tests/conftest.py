@@ -11,7 +11,8 @@ import pytest
 from emlib.runs import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core; threads that wait for each other would fill the others
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker has a core of its own; threads that wait for each other would take those of the others.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
