@@ -22,8 +22,10 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PY) -m pytest -m "slow and not gui" $(PARALLEL)
 
-test-gui: $(VENV)/.dev
+# Windows under Xvfb and pages in Chromium, where these are installed; else they are skipped with a reason.
+test-gui: $(VENV)/.gui
 	$(PY) -m pytest -m gui -rs
+	$(PY) -m pytest -m "not gui" tests/test_window*.py
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
@@ -46,6 +48,10 @@ $(VENV)/.core: requirements-core.txt | $(PY)
 
 $(VENV)/.learn: requirements.txt $(VENV)/.core | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.gui: requirements-gui.txt $(VENV)/.dev | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-gui.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt pyproject.toml $(VENV)/.learn | $(PY)

@@ -1,12 +1,11 @@
-"""Apply or print the journal of edits of a proofread run; the window that makes edits is not part of this version.
+"""Correct the neurites and synapses of a run in a napari window; or apply or print the journal of edits without one.
 
+python napari_proofread.py --outdir outputs
 python napari_proofread.py --replay outputs/runs/proofreading.sqlite --outdir outputs
-python napari_proofread.py --export csv --outdir outputs
 """
 
 import sys
 
-from emlib.errors import UserError
 from emlib.runs import cli
 
 
@@ -33,7 +32,6 @@ def main(argv=None):
         from emlib.proofread.display import require_window
 
         require_window()
-        raise UserError("the window is not part of this version; --replay JOURNAL and --export csv work without it")
     from emlib.proofread import Journal, Session  # heavy: after parsing
     from emlib.proofread.journal import FILE
     from emlib.proofread.results import export_csv
@@ -42,6 +40,12 @@ def main(argv=None):
         print(export_csv(Journal(args.journal or args.outdir / FILE)), end="")
         return 0
     given = {"labels": args.labels, "voxel_size_nm": args.voxel_size, "user": args.user}
+    if not args.replay:
+        from emlib.proofread.window.opening import run_window
+
+        with Session.open(args.outdir, journal=args.journal, **given) as session:
+            run_window(session)
+        return 0
     with Session.open(args.outdir, journal=args.replay, create=False, **given) as session:
         written = session.save()
         lines = [f"{session.edits_in_force} of {session.journal.last} journal entries are edits in force", *written]

@@ -17,7 +17,10 @@ def parse_args(argv=None):
     data = cli.add_volume(parser)
     data.add_argument("--truth", metavar="LABELS", help="true neurite labels, to score the run")
     data.add_argument("--truth_synapses", metavar="CSV", help="true synapses: z,y,x[,pre_id,post_id] in voxels")
-    data.add_argument("--boundaries", default="intensity", metavar="intensity|FILE", help="boundary probability")
+    sources = "intensity|forest|experts|FILE"
+    data.add_argument("--boundaries", default="intensity", metavar=sources, help="boundary probability")
+    data.add_argument("--model_path", metavar="NAME|FILE", help="of --boundaries experts (.pth) or forest (.npz)")
+    data.add_argument("--no_resample", action="store_true", help="refuse a network for another voxel size")
     data.add_argument("--labels", metavar="FILE", help="neurite labels of your own instead of segmenting")
     steps = parser.add_argument_group("stages")
     aligning = steps.add_mutually_exclusive_group()
@@ -25,7 +28,12 @@ def parse_args(argv=None):
     aligning.add_argument("--no_align", dest="align", action="store_false", help="never align")
     moved = {"type": cli.positive(float), "default": 0.0, "metavar": "PX"}
     steps.add_argument("--simulate_misalignment", help="move sections at random and report the recovery", **moved)
-    steps.add_argument("--segmenter", choices=("multicut", "watershed"), help="watershed is the slice-wise baseline")
+    steps.add_argument(
+        "--segmenter",
+        choices=("multicut", "gasp", "watershed"),
+        help="gasp joins by mean affinity, watershed is the slice-wise baseline",
+    )
+    steps.add_argument("--edge_model", metavar="FILE", help="learned contacts, of train_refine_rf.py --edges --volume")
     steps.add_argument("--min_score", type=float, metavar="S", help="of a candidate in the graph (default: 0.10)")
     named = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
     steps.add_argument("--set", help="any setting that --list_settings names", **named)
@@ -80,7 +88,10 @@ def main(argv=None):
         align_sections=args.align,
         simulate_misalignment_px=args.simulate_misalignment,
         boundaries_from=args.boundaries,
+        model_path=args.model_path,
+        resample=not args.no_resample,
         labels_from=args.labels,
+        edge_model=args.edge_model,
         truth=args.truth,
         truth_synapses=args.truth_synapses,
         stages=stages,

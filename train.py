@@ -1,8 +1,10 @@
-"""Train a model that finds organelles or classes: the multi-expert model, or any head on any encoder.
+"""Train a model that finds organelles, classes or boundaries: the multi-expert model, or any head on any encoder.
 
 python train.py --data_root data --domain drosophila-vnc --out_path ./models/drosophila-vnc/model.pth --time_budget 7
 python train.py --data_root data --domain mycells --head upernet --backbone resnet18 --loss ce+dice --epochs 50 \
 --patience 8 --out_path ./models/mycells/model.pth
+python train.py --volume em.tif --labels neurites.tif --voxel_size 10 10 10 --z 0 120 --time_budget 60 \
+--patch_size 128 --out_path ./models/boundaries/model.pth
 """
 
 import sys

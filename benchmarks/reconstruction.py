@@ -2,21 +2,24 @@
 
     python benchmarks/reconstruction.py
     python benchmarks/reconstruction.py --data ../shared/data --only larval-vnc-3d phantom
+    python benchmarks/reconstruction.py --curve --boundaries boundaries.npy
 
 Each row is one run of the command as a user types it, with default settings; it is scored on the labels, shifts and
 tables that the run wrote. One set of defaults everywhere, chosen on fib25-medulla z 0-119, larval-vnc-3d z 0-6,
 drosophila-vnc train sections and phantom seed 3, adapted by voxel size alone; nothing was chosen from the other rows.
 
-- multicut: the default segmenter; watershed: the slice-wise baseline
+- multicut: the default segmenter; gasp: mean affinity; watershed: the slice-wise baseline
 - one segment, random: chance; everything merged, and segments of the default's sizes with each voxel drawn at random
 - VOI in bits, predicted 0 filled from the nearest label of its section, truth 0 ignored; ERL as a share of what a
   perfect segmentation of the same box reaches, on skeletons made from the truth (3D cases, whole volume)
 - drosophila-vnc: truth is the connected components (4 neighbours) of non-membrane pixels, each section scored for
   itself, means over sections
 - synapse F1 and average precision, edge F1: the run's own scores, for the phantom; chance beside them
-- s: stages of the run that make labels (preprocess to segment); MiB: peak memory of the whole command
+- s: stages of the run that make labels (preprocess to segment); MiB: peak memory of the whole command; both also per
+  megavoxel
 
-Writes outputs/tables/reconstruction.csv.
+Writes outputs/tables/reconstruction.csv. With --curve it draws instead, for fib25-medulla, splits against mergers over
+the bias of each segmenter with and without learned contacts, and scores the held-out half (see agglomeration.py).
 """
 
 import argparse
@@ -29,6 +32,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import agglomeration
 import numpy as np
 import pandas as pd
 from child import run_script
@@ -143,6 +147,7 @@ def score(case: Case, folder: Path) -> Iterator[dict]:
             row = {"data": case.name, "part": part}
             rows, erl = scores_of(truth[z], labels[z], case, skeletons if part == "whole" else None)
             extra = {"ERL share": erl, **of_run(made), "s": round(seconds, 1), "MiB": round(peak)}
+            extra |= {"s / Mvox": 1e6 * seconds / labels.size, "MiB / Mvox": 1e6 * peak / labels.size}
             yield {**row, "method": segmenter, **rows["prediction"], **extra}
             if segmenter == SEGMENTERS[0]:
                 chance = {"synapse F1": chance_of(made, "synapses"), "edge F1": chance_of(made, "graph")}
@@ -192,8 +197,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the phantom")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="data sets (default: all)")
     parser.add_argument("--outdir", type=Path, default=ROOT / "outputs")
+    parser.add_argument("--curve", action="store_true", help="draw splits against mergers over the bias instead")
+    parser.add_argument("--boundaries", default="intensity", metavar="FILE", help="of --curve: the whole FIB-25 crop")
     args = parser.parse_args()
     args.data = args.data.resolve()
+    if args.curve:
+        table = agglomeration.curve(args.data, args.boundaries, args.outdir.resolve(), seed=0)
+        print(table.to_string(index=False))
+        print(f"VOI in bits, fib25-medulla z 130-249; {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}")
+        table.to_csv(args.outdir / "tables" / "reconstruction_held_out.csv", index=False)
+        return
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,27 +1,33 @@
 """Does refinement pay? K sections are replaced by truth, as a proofreader would, and other sections are scored.
 
     python benchmarks/refinement.py
-    python benchmarks/refinement.py --data ../shared/data --only fib25-medulla --sections 5
+    python benchmarks/refinement.py --data ../shared/data --only fib25-medulla --sections 5 --methods RF "U-Net"
 
 - fib25-medulla: corrected sections lie in z 0-119, on which settings were chosen; z 130-249 is scored
+- fib25-train: what settings were chosen on. z 0-119 alone, corrected sections in z 0-59, z 60-119 is scored
 - phantom (40 x 8 x 8 nm): corrected sections are spread over the volume; those that no K corrects are scored
-- default: the classical default, nothing learnt; watershed: the slice-wise baseline; RF: forest of pixels; RF + edges:
-  with the forest of contacts too
+- default: the classical default, nothing learnt; watershed: the slice-wise baseline; RF: forest of pixels; edges: the
+  forest of contacts on the classical boundaries; RF + edges: both forests; U-Net alone: self-training without
+  corrections; U-Net: with them
 - VOI in bits, predicted 0 filled from the nearest label of its section, truth 0 ignored, on the scored sections of one
   segmentation of the whole volume
 - s: wall time of learning, classifying and segmenting; CPU s: the same without what other programs took
-- last, the command end to end as a user types it: train_refine_rf.py on a run of 256 x 256 x 64 with 5 sections
+- last, the commands end to end as a user types them, on runs of 256 x 256 x 64 and 192 x 192 x 48 with 5 sections
 
-Writes outputs/tables/refinement.csv.
+Rows are kept in outputs/tables/refinement_rows.jsonl and not measured again unless --fresh says so, so that the table
+can be made in pieces. Writes outputs/tables/refinement.csv.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,11 +37,16 @@ from child import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-NAMES = ("fib25-medulla", "phantom", "end-to-end")
-AIM_S = 60.0
+NAMES = ("fib25-medulla", "fib25-train", "phantom", "end-to-end")
+ROWS = "refinement_rows.jsonl"
+AIM_S, AIM_UNET_MIN = 60.0, 10.0
+AIMS = {"RF": 1.7, "RF + edges": 1.7, "U-Net": 1.4}  # bits of VOI on fib25-medulla from 5 sections
+KS = (1, 3, 5, 10)
+SAFE = ("--preset", "safe8gb")
 
 
-class Case(NamedTuple):
+@dataclass
+class Case:
     """EM with truth, where corrections come from, and what is scored."""
 
     name: str
@@ -44,6 +55,26 @@ class Case(NamedTuple):
     voxel_size_nm: tuple[float, float, float]
     corrected: range
     scored: list[int]
+
+    @cached_property
+    def boundaries(self) -> np.ndarray:
+        """Those that the pipeline makes of grey values."""
+        from emlib.stages.boundaries import intensity_boundaries
+
+        return intensity_boundaries(self.em, self.voxel_size_nm)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The pipeline's segmentation, before anything was corrected."""
+        from emlib.stages.segment import segment
+
+        return segment(self.em, self.voxel_size_nm, boundaries=self.boundaries)
+
+    def corrections(self, sections: list[int]):
+        """What a proofreader leaves of these sections."""
+        from emlib.refine.corrections import Corrections
+
+        return Corrections(tuple(sections), self.truth[sections].astype(np.int64))
 
 
 class Result(NamedTuple):
@@ -55,8 +86,8 @@ class Result(NamedTuple):
     cpu_seconds: float
 
 
-def fib25(data: Path, sections: list[int]) -> Case:
-    """The FIB-25 crop: corrections from z 0-119, scored on z 130-249."""
+def fib25(data: Path, part: str) -> Case:
+    """The FIB-25 crop: corrections from z 0-119, scored on z 130-249; or the part that settings are chosen on."""
     import tifffile
 
     from emlib.stages.preprocess import preprocess
@@ -64,10 +95,12 @@ def fib25(data: Path, sections: list[int]) -> Case:
     folder = data / "fib25-medulla"
     em = preprocess(tifffile.imread(folder / "em_u8_zyx.tif"))
     truth = tifffile.imread(folder / "neurites_u16_zyx.tif").astype(np.int32)
-    return Case("fib25-medulla", em, truth, (10, 10, 10), range(120), list(range(130, 250)))
+    if part == "fib25-train":
+        return Case(part, em[:120], truth[:120], (10, 10, 10), range(60), list(range(60, 120)))
+    return Case(part, em, truth, (10, 10, 10), range(120), list(range(130, 250)))
 
 
-def phantom(seed: int, sections: list[int]) -> Case:
+def phantom(seed: int) -> Case:
     """A phantom as a run sees it: preprocessed, aligned, truth moved along."""
     from emlib.stages.align import align, apply_shifts
     from emlib.stages.preprocess import preprocess
@@ -77,7 +110,7 @@ def phantom(seed: int, sections: list[int]) -> Case:
     em, shifts = align(preprocess(made.em))
     truth = apply_shifts(made.labels, shifts, order=0, fill=0)
     whole = range(len(em))
-    touched = {z for count in sections for z in spread(count, whole)}
+    touched = {z for count in KS for z in spread(count, whole)}
     return Case(f"phantom, seed {seed}", em, truth, (40, 8, 8), whole, [z for z in whole if z not in touched])
 
 
@@ -93,14 +126,12 @@ def timed(method: str, function: Callable[[], np.ndarray]) -> Result:
     return Result(method, labels, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def unrefined(case: Case) -> Iterator[Result]:
+def unrefined(case: Case, name: str, sections: list[int], options: argparse.Namespace) -> Iterator[Result]:
     """What is there before anything was corrected."""
-    from emlib.stages.segment import SEGMENTERS, SegmentSettings, segment
+    from emlib.stages.segment import SegmentSettings, segment
 
-    for name in SEGMENTERS:
-        settings = SegmentSettings(segmenter=name)
-        shown = "default" if name == SEGMENTERS[0] else name
-        yield timed(shown, lambda s=settings: segment(case.em, case.voxel_size_nm, s))
+    settings = SegmentSettings(segmenter="multicut" if name == "default" else name)
+    yield timed(name, lambda: segment(case.em, case.voxel_size_nm, settings))
 
 
 class Meter:
@@ -117,14 +148,13 @@ class Meter:
         self.steps[name] = np.array([time.perf_counter(), time.process_time()]) - before
 
 
-def forests(case: Case, sections: list[int]) -> Iterator[Result]:
+def forests(case: Case, name: str, sections: list[int], options: argparse.Namespace) -> Iterator[Result]:
     """The two forests, with one training of pixels."""
-    from emlib.refine.corrections import Corrections
     from emlib.refine.refining import RefineSettings, refine
     from emlib.stages.segment import segment
 
     settings, meter = RefineSettings(), Meter()
-    corrections = Corrections(tuple(sections), case.truth[sections])
+    corrections = case.corrections(sections)
     made = refine(case.em, case.voxel_size_nm, corrections, settings, with_edges=True, stage=meter.stage)
     print(f"  K {len(sections)}: {made.pixels.validation}, edges {made.edge_validation}", flush=True)
     edges = Result("RF + edges", made.labels, *sum(meter.steps.values()))
@@ -134,68 +164,170 @@ def forests(case: Case, sections: list[int]) -> Iterator[Result]:
     yield edges
 
 
-METHODS: tuple[Callable[[Case, list[int]], Iterator[Result]], ...] = (forests,)  # each from the corrected sections
+def contacts(case: Case, name: str, sections: list[int], options: argparse.Namespace) -> Iterator[Result]:
+    """The forest of contacts on the boundaries of the pipeline."""
+    from emlib.refine.edge_features import known_edges
+    from emlib.refine.edge_forest import learn_edges
+    from emlib.refine.edge_segmentation import cut_fragments, join_fragments
+    from emlib.refine.refining import RefineSettings
+
+    settings = RefineSettings()
+
+    def segmented() -> np.ndarray:
+        fragments = cut_fragments(case.em, case.boundaries, case.voxel_size_nm, settings.segment)
+        known = known_edges(fragments.graph, fragments.ids, case.corrections(sections))
+        edges, told, _ = learn_edges(fragments.describe(), known, settings.edges, 0)
+        print(f"  K {len(sections)}: edges {told}", flush=True)
+        return join_fragments(fragments, edges, settings.edges, settings.segment, known)
+
+    yield timed(name, segmented)
 
 
-def score(case: Case, counts: list[int]) -> Iterator[dict]:
+def network(case: Case, name: str, sections: list[int], options: argparse.Namespace) -> Iterator[Result]:
+    """The self-training, from corrected sections or from the segmentation alone."""
+    from emlib.learn.training.settings import TrainPaths
+    from emlib.refine.unet.selftrain import Start, selftrain
+    from emlib.refine.unet.settings import PRESETS
+    from emlib.runs.settings import override
+    from emlib.stages.segment import segment
+
+    settings = override(PRESETS[options.preset], options.set)
+    corrections = case.corrections(sections) if sections else None
+    start = Start(case.em, case.voxel_size_nm, case.labels, case.boundaries, corrections)
+    meter = Meter()
+    note = partial(print, " ", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = TrainPaths(Path(folder) / "model.pth")
+        made = selftrain(start, settings, paths, seed=0, device="cpu", stage=meter.stage, note=note)
+    yield Result(name, made.labels, *sum(meter.steps.values()))
+    for bias in options.biases:  # what else the same training would have given
+        changed = override(settings, [f"segment.multicut.bias={bias}"]).segment
+        labels = segment(case.em, case.voxel_size_nm, changed, made.boundaries)
+        yield Result(f"{name}, bias {bias:g}", labels, float("nan"), float("nan"))
+
+
+# What each row is made by; rows of one function come together.
+METHODS: dict[str, Callable[..., Iterator[Result]]] = {
+    "default": unrefined,
+    "watershed": unrefined,
+    "RF": forests,
+    "RF + edges": forests,
+    "edges": contacts,
+    "U-Net alone": network,
+    "U-Net": network,
+}
+FREE = ("default", "watershed", "U-Net alone")  # need no corrections
+
+
+class Rows:
+    """Rows that were measured, on disk; a later row replaces an earlier one of the same case, K and method."""
+
+    def __init__(self, path: Path, fresh: bool) -> None:
+        self.path, self.fresh, self.measured = path, fresh, set()
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.rows = {self.key(row): row for row in map(json.loads, lines)}
+
+    @staticmethod
+    def key(row: dict) -> tuple:
+        """What tells rows apart."""
+        return row["data"], row["K"], row["method"], row["settings"]
+
+    def has(self, key: tuple) -> bool:
+        """Whether there is no need to measure it."""
+        return key in self.measured or (not self.fresh and key in self.rows)
+
+    def add(self, row: dict) -> None:
+        """Keep a row at once."""
+        self.rows[self.key(row)] = row
+        self.measured.add(self.key(row))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(row, flush=True)
+
+
+def score(case: Case, options: argparse.Namespace, rows: Rows) -> None:
     """A row for each method and number of corrected sections."""
     from emlib.measure.instances import score_instances
 
-    def row(count: int, result: Result) -> dict:
-        told = score_instances(case.truth[case.scored], result.labels[case.scored])
-        named = {"VOI split": "voi_split", "VOI merge": "voi_merge", "VOI": "voi", "ARAND": "arand"}
-        scores = {name: round(told[key], 3) for name, key in named.items()}
-        times = {"s": round(result.seconds, 1), "CPU s": round(result.cpu_seconds, 1)}
-        found = {"data": case.name, "K": count, "method": result.method, **scores, **times}
-        print(found, flush=True)
-        return found
-
-    for result in unrefined(case):
-        yield row(0, result)
-    for count in counts:
-        for method in METHODS:
-            for result in method(case, spread(count, case.corrected)):
-                yield row(count, result)
+    for count in [0, *options.sections]:
+        sections = spread(count, case.corrected) if count else []
+        for method in [name for name in options.methods if (name in FREE) == (count == 0)]:
+            chosen = " ".join([options.preset, *options.set]) if METHODS[method] is network else ""
+            if rows.has((case.name, count, method, chosen)):
+                continue
+            for result in METHODS[method](case, method, sections, options):
+                told = score_instances(case.truth[case.scored], result.labels[case.scored])
+                named = {"VOI split": "voi_split", "VOI merge": "voi_merge", "VOI": "voi", "ARAND": "arand"}
+                scores = {name: round(told[key], 3) for name, key in named.items()}
+                times = {"s": round(float(result.seconds), 1), "CPU s": round(float(result.cpu_seconds), 1)}
+                about = {"data": case.name, "K": count, "method": result.method, "settings": chosen}
+                rows.add({**about, **scores, **times})
 
 
-def end_to_end(folder: Path) -> str:
-    """Time of the command on a run of 256 x 256 x 64 with 5 corrected sections."""
-    run = folder / "run"
-    shape = ["--cutout", "256", "256", "64", "--seed", "0"]
-    run_script("run_pipeline.py", "--dataset", "sample://phantom", *shape, "--quiet", "--outdir", run)
-    truth = run / "data" / "truth_neurites_i32_zyx.npy"
-    sections = map(str, spread(5, range(64)))
-    command = ["--slices", *sections, "--labels", truth, "--edges", "--quiet", "--outdir", run]
-    wall = time.perf_counter()
-    _, peak = run_script("train_refine_rf.py", *command)
-    seconds = time.perf_counter() - wall
-    return f"train_refine_rf.py --edges, 256 x 256 x 64, 5 sections: {seconds:.1f} s (aim {AIM_S:.0f}), {peak:.0f} MiB"
+def end_to_end(folder: Path) -> Iterator[str]:
+    """Time of the commands on runs with 5 corrected sections."""
+    commands = (
+        ((256, 256, 64), "train_refine_rf.py", ("--edges",), AIM_S),
+        ((192, 192, 48), "train_unet2d_selftrain.py", SAFE, 60 * AIM_UNET_MIN),
+    )
+    for shape, script, flags, aim in commands:
+        run = folder / script
+        cutout = ["--cutout", *map(str, shape), "--seed", "0"]
+        run_script("run_pipeline.py", "--dataset", "sample://phantom", *cutout, "--quiet", "--outdir", run)
+        truth = run / "data" / "truth_neurites_i32_zyx.npy"
+        sections = map(str, spread(5, range(shape[2])))
+        command = ["--slices", *sections, "--labels", truth, *flags, "--quiet", "--outdir", run]
+        wall = time.perf_counter()
+        _, peak = run_script(script, *command)
+        seconds = time.perf_counter() - wall
+        size = " x ".join(map(str, shape))
+        yield f"{script} {' '.join(flags)}, {size}, 5 sections: {seconds:.1f} s (aim {aim:.0f}), {peak:.0f} MiB"
+
+
+def shown(rows: Rows) -> pd.DataFrame:
+    """The table, in the order of cases, K and methods."""
+    table = pd.DataFrame(rows.rows.values())
+    order = {name: number for number, name in enumerate(METHODS)}
+    table["_place"] = table["method"].map(lambda name: order.get(name.split(",")[0], len(order)))
+    table = table.sort_values(["data", "K", "_place", "method", "settings"], ignore_index=True, kind="stable")
+    return table.drop(columns="_place")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the real data")
-    parser.add_argument("--sections", type=int, nargs="+", default=[1, 3, 5, 10], metavar="K")
+    parser.add_argument("--sections", type=int, nargs="+", default=list(KS), metavar="K")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
     parser.add_argument("--seed", type=int, default=0, help="of the phantom")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=[name for name in NAMES if name != "fib25-train"])
+    parser.add_argument("--preset", default="medium", help="of the self-training (default: medium)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the self-training")
+    parser.add_argument("--biases", type=float, nargs="+", default=[], help="segment with these as well, to choose one")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is on record")
     parser.add_argument("--outdir", type=Path, default=ROOT / "outputs")
     args = parser.parse_args()
-    rows = []
-    if "fib25-medulla" in args.only:
-        if (args.data / "fib25-medulla").is_dir():
-            rows += score(fib25(args.data, args.sections), args.sections)
-        else:
-            print(f"no real data under {args.data}: only the phantom is scored")
-    if "phantom" in args.only:
-        rows += score(phantom(args.seed, args.sections), args.sections)
-    if rows:
-        table = pd.DataFrame(rows)
+    rows = Rows(args.outdir / "tables" / ROWS, args.fresh)
+    for name in args.only:
+        if name == "phantom":
+            score(phantom(args.seed), args, rows)
+        elif name.startswith("fib25"):
+            if (args.data / "fib25-medulla").is_dir():
+                score(fib25(args.data, name), args, rows)
+            else:
+                print(f"no real data under {args.data}: {name} is left out")
+    if rows.rows:
+        table = shown(rows)
         print(table.to_string(index=False))
         (args.outdir / "tables").mkdir(parents=True, exist_ok=True)
         table.to_csv(args.outdir / "tables" / "refinement.csv", index=False)
+        for row in table[(table["data"] == "fib25-medulla") & (table["K"] == 5)].to_dict("records"):
+            if (aim := AIMS.get(row["method"])) is not None:
+                print(f"{row['method']}, 5 sections: {row['VOI']:.2f} bits, aim {aim}")
     if "end-to-end" in args.only:
         with tempfile.TemporaryDirectory() as name:
-            print(end_to_end(Path(name)))
+            for line in end_to_end(Path(name)):
+                print(line, flush=True)
     print(f"VOI in bits; {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}")
 
 

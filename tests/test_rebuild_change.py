@@ -244,6 +244,9 @@ def test_decisions_of_another_volume_are_refused(tmp_path):
         read_decisions(path, (2, 40, 20), own)
     with pytest.raises(UserError, match="another run: 0 of its 1 candidate were found by this one"):
         read_decisions(path, LABELS.shape, own + 1)
+    added = decided((0, 10, 30), "confirmed").assign(synapse="added 0,10,30,1,2")
+    added.to_csv(path, index=False)
+    assert len(read_decisions(path, LABELS.shape, own + 1)) == 1, "no run has found what a person added"
     decided((0, 10, 30), "perhaps").to_csv(path, index=False)
     with pytest.raises(UserError, match="line 2: decision is perhaps"):
         read_decisions(path, LABELS.shape, own)

@@ -30,6 +30,7 @@ from emlib.learn.in_common import in_common, with_organelles
 from emlib.learn.models.checkpoint import Checkpoint, load_checkpoint
 from emlib.learn.training.device import resolve_device
 from emlib.learn.training.failures import memory_told
+from emlib.learn.volumes.boundary_model import refuse_neighbours
 from emlib.threads import get_threads
 
 PUBLISHED_TOP = 100
@@ -138,6 +139,7 @@ def load(
     torch.set_num_threads(get_threads())
     device = resolve_device(device, note)
     checkpoint = load_checkpoint(model_path, device, organelles=organelles)
+    refuse_neighbours(checkpoint)
     if organelles and list(organelles) != list(checkpoint.organelles):
         has = ", ".join(checkpoint.organelles)
         raise UserError(f"{checkpoint.path} names its experts itself: {has}; leave --organelles out")

@@ -68,19 +68,53 @@ def predict_section(
     """
     if image.ndim != 2 or not image.size:
         raise ValueError(f"a section is an array (Y, X) with pixels, not of shape {image.shape}")
-    (rows, height), (columns, width) = grids = [tile_grid(length, settings) for length in image.shape]
+    return predict_stack(model, image[None], normalisation, settings, device)
+
+
+def predict_stack(
+    model: nn.Module,
+    image: np.ndarray,
+    normalisation: Normalisation,
+    settings: TileSettings = DEFAULTS,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Predict a section that is shown in the middle of its neighbours, as `predict_section` does one alone.
+
+    Parameters
+    ----------
+    model : nn.Module
+        From (B, C, Y, X) to logits (B, E, Y, X).
+    image : (C, Y, X) uint8, uint16 or float array
+    normalisation, settings, device
+        As for `predict_section`.
+
+    Returns
+    -------
+    (E, Y, X) float32 array in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If the image has not three axes or is empty, or the model has another activation.
+    UserError
+        As `predict_section`.
+    """
+    if image.ndim != 3 or not image.size:
+        raise ValueError(f"a section with its neighbours is an array (C, Y, X) with pixels, not of shape {image.shape}")
+    shape = image.shape[-2:]
+    (rows, height), (columns, width) = grids = [tile_grid(length, settings) for length in shape]
     grey = mirrored(normalisation.apply(image), (rows[-1] + height, columns[-1] + width))
     down, across = (tile_weights(*grid, settings.overlap) for grid in grids)
     rows, columns = rows - rows[0], columns - columns[0]  # from here on counted within the mirrored section
     places = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
-    tiles = (grey[rows[i] : rows[i] + height, columns[j] : columns[j] + width] for i, j in places)
+    tiles = (grey[:, rows[i] : rows[i] + height, columns[j] : columns[j] + width] for i, j in places)
     out = None
     for (i, j), found in zip(places, _predict_tiles(model, tiles, settings, torch.device(device)), strict=True):
         if out is None:
-            out = np.zeros((len(found), *grey.shape), np.float32)
+            out = np.zeros((len(found), *grey.shape[-2:]), np.float32)
         box = np.s_[:, rows[i] : rows[i] + height, columns[j] : columns[j] + width]
         out[box] += found * (down[i][:, None] * across[j])
-    out = out[:, MARGIN : MARGIN + image.shape[0], MARGIN : MARGIN + image.shape[1]]
+    out = out[:, MARGIN : MARGIN + shape[0], MARGIN : MARGIN + shape[1]]
     if not np.isfinite(out).all():
         raise UserError("the model gives what is no number (NaN or infinite); its training went wrong, use another one")
     return np.clip(out, 0, 1)  # also a contiguous copy without the margin
@@ -138,14 +172,14 @@ def predict_sections(
 def _predict_tiles(
     model: nn.Module, tiles: Iterable[np.ndarray], settings: TileSettings, device: torch.device
 ) -> Iterator[np.ndarray]:
-    """Probabilities (E, Y, X) of each tile (Y, X), in batches."""
+    """Probabilities (E, Y, X) of each tile (C, Y, X), in batches."""
     _check_activation(getattr(model, "activation", SIGMOID))
     count = 1 if device.type == "cpu" else settings.batch_size
     tiles, trains = list(tiles), model.training
     model.to(device).eval()
     try:
         for first in range(0, len(tiles), count):
-            batch = torch.from_numpy(np.stack(tiles[first : first + count])[:, None])
+            batch = torch.from_numpy(np.stack(tiles[first : first + count]))
             with _memory_told(device), torch.inference_mode(), _precision(settings, device):
                 found = _probabilities(model, batch.to(device), settings.tta)
             yield from found.cpu().numpy()

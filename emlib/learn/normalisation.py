@@ -33,6 +33,27 @@ class Normalisation:
         return (unit_grey(image) - np.float32(self.mean)) / np.float32(self.std)
 
 
+def own_normalisation(volume: np.ndarray) -> Normalisation:
+    """Return the mean and the standard deviation of a volume's own grey; the latter is 1 if all are equal.
+
+    Parameters
+    ----------
+    volume : uint8, uint16 or float array
+        As for `Normalisation.apply`.
+
+    Examples
+    --------
+    >>> own_normalisation(np.array([0, 0, 255, 255], np.uint8))
+    Normalisation(mean=0.5, std=0.5)
+    """
+    if np.issubdtype(volume.dtype, np.unsignedinteger):
+        counts = np.bincount(volume.ravel())
+        grey = np.arange(len(counts)) / np.iinfo(volume.dtype).max
+        mean = float((counts * grey).sum() / counts.sum())
+        return Normalisation(mean, float((counts * (grey - mean) ** 2).sum() / counts.sum()) ** 0.5 or 1.0)
+    return Normalisation(float(volume.mean(dtype=np.float64)), float(volume.std(dtype=np.float64)) or 1.0)
+
+
 def unit_grey(image: np.ndarray) -> np.ndarray:
     """Return grey values as float32 in [0, 1]: unsigned integers over the largest of their type, floats as they are.
 

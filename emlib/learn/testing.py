@@ -23,6 +23,7 @@ from emlib.learn.models.checkpoint import Checkpoint, load_checkpoint
 from emlib.learn.scored_sections import ScoredSections
 from emlib.learn.tiles import TileSettings
 from emlib.learn.training.device import resolve_device, resolve_precision
+from emlib.learn.volumes.boundary_model import refuse_neighbours
 from emlib.measure.masks.counts import MaskSettings
 from emlib.runs.artefacts import Outputs
 from emlib.runs.catalogue import DATASETS
@@ -127,6 +128,7 @@ def test_model(
     device = resolve_device(how.device, note)
     tiles = _tiles(how, device, note)
     checkpoint = load_checkpoint(model_path, device, organelles=how.organelles)
+    refuse_neighbours(checkpoint)
     ignore = _ignore_index(how.ignore_index, checkpoint, domain)
     found = find_split(data_root, domain, how.split, how.organelles, ignore_index=ignore)
     names = in_common(found, checkpoint, how.organelles, note)

@@ -138,7 +138,7 @@ def mirrored(image: np.ndarray, last: tuple[int, int]) -> np.ndarray:
 
     Parameters
     ----------
-    image : (Y, X) array
+    image : (..., Y, X) array
     last : (y, x)
         One past the last pixel of the last tile, counted from the first of the section.
 
@@ -152,8 +152,9 @@ def mirrored(image: np.ndarray, last: tuple[int, int]) -> np.ndarray:
     >>> mirrored(np.arange(64).reshape(1, 64), (33, 96))[0, [0, 31, 32, 95, 96, 127]].tolist()
     [31, 0, 0, 63, 63, 32]
     """
-    below = [(MARGIN, end - length) for end, length in zip(last, image.shape, strict=True)]
-    return np.pad(image, below, "symmetric")  # pairs of pixels stay pairs, as a stem at half resolution sees them
+    below = [(MARGIN, end - length) for end, length in zip(last, image.shape[-2:], strict=True)]
+    sides = [(0, 0)] * (image.ndim - 2) + below
+    return np.pad(image, sides, "symmetric")  # pairs of pixels stay pairs, as a stem at half resolution sees them
 
 
 def _up(length: int) -> int:

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from emlib.errors import UserError
 from emlib.pipeline.settings import PipelineSettings
 from emlib.volumes.bossdb.options import server_address
 from emlib.volumes.open import HDF5
@@ -23,10 +24,10 @@ from emlib.volumes.open import HDF5
 FREE = ("until", "network_timeout_s", "boss_config", "truth", "truth_synapses")
 OWN = {
     "align": ("align_sections", "aligned_dtype"),
-    "boundaries": ("boundaries_from", "labels_from"),
-    "segment": ("labels_from",),
+    "boundaries": ("boundaries_from", "labels_from", "model_path", "resample"),
+    "segment": ("labels_from", "edge_model"),
 }
-INPUTS = {"cutout": "dataset", "boundaries": "boundaries_from", "segment": "labels_from"}
+INPUTS = {"cutout": ("dataset",), "boundaries": ("boundaries_from",), "segment": ("labels_from", "edge_model")}
 MOST_FILES = 20_000  # of a folder; Zarr can have millions, and to look at each takes longer than to read a cutout
 MOST_BYTES = 64 * 2**20  # of an input that are hashed, 0.1 s; terabytes would take hours
 CONTENT = "the content of "  # begins the name of what stands for the content of a file
@@ -67,15 +68,28 @@ def dependence(settings: PipelineSettings, stage: str) -> dict[str, Any]:
         found |= {
             "segment.segmenter": segmenting["segmenter"],
             **_flat(segmenting["boundaries"], "segment.boundaries."),
+            **_flat(stages["experts"], "experts."),
         }
+        if settings.model_path and (content := _content(model_file(settings.model_path))):
+            found[CONTENT + settings.model_path] = content
     else:
         found |= _flat(stages.get(stage, {}), f"{stage}.")
-    given = everything.get(INPUTS.get(stage, "")) or ""
-    if given.startswith("bossdb://"):
-        found[SERVER + given] = server_address(settings.boss_config)
-    elif content := _content(given):
-        found[CONTENT + given] = content
+    for given in filter(None, (everything[name] for name in INPUTS.get(stage, ()))):
+        if given.startswith("bossdb://"):
+            found[SERVER + given] = server_address(settings.boss_config)
+        elif content := _content(given):
+            found[CONTENT + given] = content
     return _as_json(found)
+
+
+def model_file(path_or_name: str) -> str:
+    """Return the file of a model; what names none as it is, the stage that loads it says what is wrong."""
+    from emlib.learn.models.model_files import find_checkpoint  # without torch
+
+    try:
+        return str(find_checkpoint(path_or_name))
+    except UserError:
+        return path_or_name
 
 
 def code_fingerprint(versions: dict[str, str]) -> str:

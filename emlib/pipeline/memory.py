@@ -32,6 +32,9 @@ MULTICUT = (41, 51)  # from segment on
 # Near isotropic, where a float32 array stays below 32 MiB: the C library keeps the room of such arrays for later, and
 # gives that of larger ones back to the system at once (glibc, mallopt(3), M_MMAP_THRESHOLD).
 HEAPED, HEAPED_VOXELS = 54, 2**23
+NETWORK = 170 * MIB  # PyTorch and the weights of a network, with --boundaries experts
+EXPERTS = (21, 25)  # bytes per voxel at the peak of the boundaries with a network, in place of those of the filters
+TILED = 200  # bytes for each pixel of a tile, with its margin, while a network sees it
 SLICE_WISE = (24, 33)  # from segment on with --segmenter watershed, or with labels from a file
 TRUTH = 4  # labels of a file, moved with the sections
 PHANTOM = 27  # the phantom's own truth: neurites, clefts, mitochondria, vesicles
@@ -175,7 +178,11 @@ def planned_bytes(
         early = [name for name in UNTIL if name == settings.until]
     else:
         early = [] if settings.labels_from or settings.stages.segment.segmenter == "watershed" else ["boundaries"]
-    costs = [reading, *(voxels * UNTIL[name][flat] + (at_once if name == "boundaries" else 0) for name in early)]
+    learned = settings.boundaries_from == "experts" and "boundaries" in early
+    until = UNTIL
+    if learned:
+        at_once, until = _tile_pixels(shape, settings) * TILED, {**UNTIL, "boundaries": EXPERTS}
+    costs = [reading, *(voxels * until[name][flat] + (at_once if name == "boundaries" else 0) for name in early)]
     if settings.until not in UNTIL:
         whole = MULTICUT if early else SLICE_WISE
         costs.append(voxels * whole[flat] + (threads * y * x * FILTER if flat else 0))
@@ -185,7 +192,7 @@ def planned_bytes(
         costs = [cost + voxels * TRUTH for cost in costs]
     if _may_be_phantom(settings):
         costs = [PHANTOM_BASE + cost + voxels * PHANTOM for cost in costs] + [_drawn(shape) * DRAWING]
-    return BASE + max(costs)
+    return BASE + max(costs) + (NETWORK if learned else 0)
 
 
 def _may_be_phantom(settings: PipelineSettings) -> bool:
@@ -202,6 +209,13 @@ def _filtered_at_once(depth: int, voxel_size_nm: ZYX, settings: PipelineSettings
     step = max(16, 4 * margin)
     slabs = [min(depth, start + step + margin) - max(0, start - margin) for start in range(0, depth, step)]
     return sum(sorted(slabs)[-threads:])
+
+
+def _tile_pixels(shape: tuple[int, int, int], settings: PipelineSettings) -> int:
+    """Pixels of the largest tile that a network sees, its margin included."""
+    margin, tile = 64, settings.stages.experts.tile
+    sides = sorted(min(side, tile) + margin for side in shape)
+    return sides[-1] * sides[-2]
 
 
 def _drawn(shape: tuple[int, int, int]) -> int:

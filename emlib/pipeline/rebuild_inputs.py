@@ -19,7 +19,7 @@ from emlib.evaluation.inputs import read_whole
 from emlib.pipeline.dependence import checksum
 from emlib.pipeline.finished import FILE as FINISHED
 from emlib.pipeline.rerun import recall
-from emlib.pipeline.settings import REBUILD, PipelineSettings
+from emlib.pipeline.settings import PipelineSettings, of_pipeline
 from emlib.runs.history import read_runs
 from emlib.volumes.companions import open_labels
 from emlib.volumes.open import open_volume
@@ -142,7 +142,7 @@ def find_base(outdir: str | Path) -> Base:
         if "no runs yet" not in str(error):
             raise
         runs = []
-    runs = [run for run in runs if isinstance(run["settings"], dict) and REBUILD not in run["settings"]]
+    runs = [run for run in runs if isinstance(run["settings"], dict) and of_pipeline(run["settings"])]
     if not runs:
         raise UserError(f"there is no run in {root}; {advice}")
     done = [run for run in runs if run["status"] == "done"]

@@ -12,12 +12,21 @@ from typing import Any
 
 from emlib.errors import UserError
 from emlib.pipeline.finished import FILE
-from emlib.pipeline.settings import PipelineSettings, defaults, settings_of_record
+from emlib.pipeline.settings import BOUNDARY_SOURCES, PipelineSettings, defaults, settings_of_record
 from emlib.runs.history import changed, find_run, read_runs
 from emlib.runs.runlog import environment, git_commit, versions
 
 FOLDERS = ("data", "tables")  # equal runs give equal bytes here
-PATHS = ("dataset", "truth", "truth_synapses", "labels_from", "boundaries_from", "boss_config")
+PATHS = (
+    "dataset",
+    "truth",
+    "truth_synapses",
+    "labels_from",
+    "boundaries_from",
+    "boss_config",
+    "model_path",
+    "edge_model",
+)
 
 
 @dataclass(frozen=True)
@@ -158,5 +167,7 @@ def _differences(run: dict[str, Any]) -> list[str]:
 def _relative_paths(settings: dict[str, Any]) -> bool:
     """Whether a file of the settings is named relative to the folder in which the run was started."""
     named = [settings.get(name) for name in PATHS]
-    files = [str(name) for name in named if name and name != "intensity" and "://" not in str(name)]
+    files = [str(name) for name in named if name and name not in BOUNDARY_SOURCES and "://" not in str(name)]
+    if (model := settings.get("model_path")) and not Path(model).suffix:
+        files.remove(str(model))  # the name of a bundled one
     return any(not Path(name).is_absolute() for name in files)

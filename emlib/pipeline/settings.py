@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from emlib.errors import UserError
 from emlib.stages.align import AlignSettings
+from emlib.stages.expert_boundaries import ExpertSettings
 from emlib.stages.graph import GraphSettings
 from emlib.stages.preprocess import PreprocessSettings
 from emlib.stages.segment import SEGMENTERS, SegmentSettings
@@ -17,8 +18,18 @@ from emlib.volumes.bossdb import DEFAULT_URI
 
 UNTIL = ("cutout", "preprocess", "align", "boundaries", "segment", "synapses", "graph", "publish")
 ALIGNED_DTYPES = ("float32", "float16")
+BOUNDARY_SOURCES = ("intensity", "forest", "experts")  # else a file
 REBUILD = "rebuild"  # what a record has besides, if only graph and figures were made anew
-NEWER = {"resolution", "refresh", "boss_config", "truth_synapses"}  # than the first run log
+NEWER = {
+    "resolution",
+    "refresh",
+    "boss_config",
+    "truth_synapses",
+    "model_path",
+    "resample",
+    "experts",
+    "edge_model",
+}  # than the first run log
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,7 @@ class StageSettings:
 
     preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
     align: AlignSettings = field(default_factory=AlignSettings)
+    experts: ExpertSettings = field(default_factory=ExpertSettings)
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     synapses: SynapseSettings = field(default_factory=SynapseSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
@@ -51,8 +63,11 @@ class PipelineSettings:
     aligned_dtype: str = "float32"
     align_sections: bool | None = None  # None: unless near isotropic
     simulate_misalignment_px: float = 0.0
-    boundaries_from: str = "intensity"  # or a file
+    boundaries_from: str = "intensity"  # or forest, experts, or a file
+    model_path: str | None = None  # of the forest or the network
+    resample: bool = True  # to the voxel size of the network's training
     labels_from: str | None = None
+    edge_model: str | None = None  # file of `train_refine_rf.py --edges --volume`
     truth: str | None = None  # true labels
     truth_synapses: str | None = None  # table of true synapses, in voxels of the whole volume
     stages: StageSettings = field(default_factory=StageSettings)
@@ -61,6 +76,17 @@ class PipelineSettings:
 def defaults() -> dict[str, Any]:
     """The settings of a run without flags, as a run log holds them."""
     return asdict(PipelineSettings())
+
+
+def of_pipeline(record: dict[str, Any]) -> bool:
+    """Return whether a run record is that of run_pipeline.py, not of a rebuild, a refinement or a training.
+
+    Examples
+    --------
+    >>> of_pipeline(defaults()), of_pipeline({"slices": [3]}), of_pipeline({**defaults(), "rebuild": {}})
+    (True, False, False)
+    """
+    return REBUILD not in record and "stages" in record
 
 
 def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
@@ -83,6 +109,8 @@ def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
             "this was no run of the pipeline but of rebuild_graph_and_figures.py, on what run "
             f"{record[REBUILD].get('run', 'before')} left; repeat it with that script, or name that run"
         )
+    if "stages" not in record and "boundaries_from" not in record:  # both, since one may be lost by damage
+        raise UserError("this was no run of the pipeline; repeat it with the command that the record holds")
     settings = _restored(PipelineSettings(), record, "")
     allowed = {"until": UNTIL, "aligned_dtype": ALIGNED_DTYPES}
     wrong = [name for name, choice in allowed.items() if getattr(settings, name) not in choice]

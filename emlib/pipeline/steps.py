@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,22 @@ import pandas as pd
 
 from emlib.errors import UserError
 from emlib.measure.shifts import recovery_error
+from emlib.pipeline.boundary_sources import boundaries_are_made, check_boundary_source, is_file, make_boundaries
+from emlib.pipeline.contacts import check_segmenting, contact_model
 from emlib.pipeline.marks import remove_marks
 from emlib.pipeline.scoring import read_true_synapses, score_run
 from emlib.pipeline.settings import PipelineSettings
 from emlib.pipeline.state import Run
 from emlib.publish.run_report import publish
 from emlib.stages.align import apply_shifts, estimate_shifts, simulate_misalignment
-from emlib.stages.boundaries import intensity_boundaries, near_isotropic
+from emlib.stages.boundaries import near_isotropic
 from emlib.stages.graph import build_graph, edge_table, node_table, to_graphml
 from emlib.stages.preprocess import preprocess
 from emlib.stages.segment import segment
 from emlib.stages.synapses import find_candidates
 from emlib.stages.translation_check import check_translation
 from emlib.volumes.bossdb import BossOptions, NetworkUnreachable
-from emlib.volumes.companions import read_labels, read_probability
+from emlib.volumes.companions import read_labels
 from emlib.volumes.cutout import read_cutout
 from emlib.volumes.open import open_volume
 from emlib.volumes.volume import Volume
@@ -37,6 +39,8 @@ SYNTHETIC = "SYNTHETIC PHANTOM, NOT REAL DATA"
 def cutout_stage(run: Run) -> None:
     """Read the box; keep it as uint8."""
     settings = run.settings
+    check_boundary_source(settings)
+    check_segmenting(settings)
     read_true_synapses(run)
     try:
         run.volume = _read(run, settings)
@@ -75,7 +79,7 @@ def phantom_instead(settings: PipelineSettings, error: NetworkUnreachable) -> st
         "--truth": settings.truth,
         "--truth_synapses": settings.truth_synapses,
         "--labels": settings.labels_from,
-        "--boundaries": settings.boundaries_from if settings.boundaries_from != "intensity" else None,
+        "--boundaries": settings.boundaries_from if is_file(settings.boundaries_from) else None,
     }
     if given := [f"{flag} {file}" for flag, file in files.items() if file]:
         raise UserError(
@@ -212,21 +216,19 @@ def _alignment_quality(run: Run, aligned: np.ndarray) -> dict[str, Any]:
 
 
 def boundaries_stage(run: Run) -> None:
-    """Boundary probability from intensity or from a file; not needed when labels come from a file."""
+    """Boundary probability from intensity, a model or a file; not needed when labels come from a file."""
     settings = run.settings
-    if settings.labels_from or settings.stages.segment.segmenter == "watershed":
+    if not boundaries_are_made(settings):
         return
-    if settings.boundaries_from == "intensity":
-        run.boundaries = intensity_boundaries(run.aligned, run.volume.voxel_size_nm, settings.stages.segment.boundaries)
-    else:
-        given = read_probability(settings.boundaries_from, run.volume)
-        run.boundaries = apply_shifts(given, run.shifts)
+    run.boundaries, record = make_boundaries(run)
     if not settings.save_minimal:
+        exact = settings.boundaries_from == "experts"  # float16 as it is: a run that goes on reads it back
         run.save_array(
             "boundaries_f16_zyx",
             run.boundaries.astype(np.float16),
             "Boundary probability",
-            {"from": settings.boundaries_from, **asdict(settings.stages.segment.boundaries)},
+            record,
+            holds="boundaries" if exact else None,
         )
 
 
@@ -238,8 +240,9 @@ def segment_stage(run: Run) -> None:
         run.labels = apply_shifts(given, run.shifts, order=0, fill=0)
         what = f"Neurite labels from {settings.labels_from}"
     else:
-        run.labels = segment(run.aligned, run.volume.voxel_size_nm, settings.stages.segment, run.boundaries)
-        what = f"Neurite labels ({settings.stages.segment.segmenter})"
+        edges = contact_model(run)
+        run.labels = segment(run.aligned, run.volume.voxel_size_nm, settings.stages.segment, run.boundaries, edges)
+        what = f"Neurite labels ({settings.stages.segment.segmenter}{', learned contacts' if edges else ''})"
     name = "neurite_labels_i32_zyx" if run.labels.dtype == np.int32 else "neurite_labels_i64_zyx"
     run.save_array(name, run.labels, what, settings.stages.segment, holds="labels")
 

@@ -18,7 +18,7 @@ from emlib.errors import UserError
 from emlib.evaluation.inputs import read_table
 from emlib.measure.synapses.assignment import near_pairs
 from emlib.measure.synapses.matching import match_synapses
-from emlib.proofread.synapse_edits import ANCHORS, DECISIONS
+from emlib.proofread.synapse_edits import ADDED, ANCHORS, DECISIONS
 from emlib.publish.style import plural
 from emlib.volumes.volume import ZYX
 
@@ -96,12 +96,13 @@ def read_decisions(path: str | Path, shape: tuple[int, int, int], own: pd.DataFr
         if outside.any():
             z, y, x = places[outside][0]
             raise UserError(f"{foreign}: z={z}, y={y}, x={x} lies outside of the labels {shape} (z, y, x); {advice}")
-    if own is not None and len(table):
+    looked_at = table[~table["synapse"].str.startswith(ADDED)]  # what a person added no run has found
+    if own is not None and len(looked_at):
         known = set(own[PLACE].astype(np.int64).itertuples(index=False, name=None))
-        found = sum(place in known for place in table[PLACE].itertuples(index=False, name=None))
-        if 2 * found < len(table):
+        found = sum(place in known for place in looked_at[PLACE].itertuples(index=False, name=None))
+        if 2 * found < len(looked_at):
             raise UserError(
-                f"{foreign}, or another run: {found} of its {plural(len(table), 'candidate')} were found by this one; "
+                f"{foreign}, or another run: {found} of its {plural(len(looked_at), 'candidate')} were found by this one; "
                 f"{advice}"
             )
     return table

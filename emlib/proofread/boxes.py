@@ -73,12 +73,13 @@ class Boxes:
 
     def update(self, delta: Delta) -> None:
         """Follow a change of the labels."""
-        places, old, new = delta.places(), delta.old_labels(), delta.new_labels()
+        old, new = delta.old_labels(), delta.new_labels()
         for neurite, count in zip(*np.unique(old, return_counts=True), strict=True):
             self._shrink(int(neurite), delta.voxels if len(old) == 1 else int(count))
         if len(new) == 1:
             self._grow(int(new[0]), delta.voxels, delta.box)
             return
+        places = delta.places()
         for neurite in np.unique(new):
             chosen = places[new == neurite]
             self._grow(int(neurite), len(chosen), box_of(chosen, self.shape))

@@ -100,6 +100,49 @@ def make_delta(
     return Delta(box_of(places, shape), len(places), _runs(places), _labels(old), _labels(new))
 
 
+def make_run_delta(
+    shape: tuple[int, int, int], start: np.ndarray, end: np.ndarray, old: int, new: np.ndarray | int
+) -> Delta | None:
+    """Pack a change of labels that is known as runs along x: the same delta as of their voxels, and sooner.
+
+    Parameters
+    ----------
+    shape : (Z, Y, X) of the volume
+    start, end : (R,) int array
+        C-order indices, ascending; ends are exclusive. No run goes beyond its row.
+    old : int
+    new : (R,) int array, or one label for all
+
+    Returns
+    -------
+    Delta or None
+        None if nothing changes.
+
+    Examples
+    --------
+    >>> one = make_run_delta((1, 1, 9), np.array([1, 3]), np.array([3, 5]), 7, 8)
+    >>> one == make_delta((1, 1, 9), np.array([1, 2, 3, 4]), 7, 8), one.box
+    (True, (0, 1, 0, 1, 1, 5))
+    """
+    length = end - start
+    if isinstance(new, np.ndarray):
+        keep = new != old
+        start, end, length, new = start[keep], end[keep], length[keep], new[keep]
+    elif new == old:
+        return None
+    if not len(start):
+        return None
+    first = np.flatnonzero(np.append(True, start[1:] != end[:-1]))
+    runs = start[first], end[np.append(first[1:], len(end)) - 1]
+    rows, x = np.divmod(start, shape[2])
+    z, y = np.divmod(rows, shape[1])
+    ends = (z.min(), z.max() + 1, y.min(), y.max() + 1, x.min(), (x + length).max())
+    if isinstance(new, np.ndarray):
+        new = new[:1] if (new == new[0]).all() else np.repeat(new, length)
+    box = tuple(int(at) for at in ends)
+    return Delta(box, int(length.sum()), _packed(*runs), _labels(np.atleast_1d(old)), _labels(np.atleast_1d(new)))
+
+
 def apply_delta(labels: np.ndarray, delta: Delta) -> None:
     """Change labels in place.
 
@@ -130,7 +173,11 @@ def _runs(places: np.ndarray) -> bytes:
     first = np.flatnonzero(np.diff(places, prepend=places[0] - 2) != 1)
     length = np.diff(first, append=len(places))
     start = places[first]
-    gap = start - np.concatenate([[0], (start + length)[:-1]])
+    return _packed(start, start + length)
+
+
+def _packed(start: np.ndarray, end: np.ndarray) -> bytes:
+    gap, length = start - np.concatenate([[0], end[:-1]]), end - start
     return zlib.compress(np.stack([gap, length], axis=1).astype(_STORED).tobytes(), LEVEL)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from emlib.errors import UserError
 from emlib.proofread.boxes import Box, slices, whole
-from emlib.proofread.deltas import Delta, make_delta
+from emlib.proofread.deltas import Delta, make_delta, make_run_delta
+from emlib.proofread.pieces import label_runs
 from emlib.threads import map_threads
 from emlib.volumes.volume import ZYX
 
@@ -72,7 +73,8 @@ def find_voxels(labels: np.ndarray, neurite: int, within: Box | None = None, z: 
 
 def relabel(labels: np.ndarray, neurite: int, to: int, within: Box | None = None, z: int | None = None) -> Delta | None:
     """Give all voxels of a neurite, or those of section ``z``, another id; 0 deletes them."""
-    return make_delta(labels.shape, find_voxels(labels, neurite, within, z), neurite, to)
+    runs = label_runs(labels, neurite, within, z)
+    return make_run_delta(labels.shape, runs.start, runs.end, neurite, to)
 
 
 def merge(labels: np.ndarray, keep: int, gone: int, within: Box | None = None) -> Delta | None:

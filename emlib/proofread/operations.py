@@ -21,7 +21,7 @@ from emlib.proofread.deltas import Delta
 from emlib.proofread.edits import Edit
 from emlib.proofread.records import NEURITE, SECTION, Change, Records
 from emlib.proofread.splitting import split
-from emlib.proofread.synapse_edits import decide
+from emlib.proofread.synapse_edits import UNTOUCHED, add, decide, remove
 from emlib.volumes.volume import ZYX
 
 
@@ -198,9 +198,17 @@ def _reject_synapse(scene: Scene, synapse: str) -> Plan:
 
 
 def _reset_synapse(scene: Scene, synapse: str) -> Plan:
-    return Plan(
-        [], None, [decide(scene.records, scene.candidates, synapse, decision="undecided", at=None, flipped=False)]
-    )
+    return Plan([], None, [decide(scene.records, scene.candidates, synapse, **UNTOUCHED)])
+
+
+def _add_synapse(scene: Scene, at: Sequence[int], pre: Sequence[int], post: Sequence[int]) -> Plan:
+    places = [edits.inside(scene.labels.shape, [place])[0].tolist() for place in (at, pre, post)]
+    ids, change = add(scene.records, scene.labels, *places)
+    return Plan(ids, None, [change])
+
+
+def _remove_synapse(scene: Scene, synapse: str) -> Plan:
+    return Plan([], None, [remove(scene.records, synapse)])
 
 
 def _move_synapse(scene: Scene, synapse: str, to: Sequence[int]) -> Plan:
@@ -244,6 +252,8 @@ OPERATIONS: dict[str, Callable[..., Plan]] = {
     "confirm_synapse": _confirm_synapse,
     "reject_synapse": _reject_synapse,
     "reset_synapse": _reset_synapse,
+    "add_synapse": _add_synapse,
+    "remove_synapse": _remove_synapse,
     "move_synapse": _move_synapse,
     "flip_synapse": _flip_synapse,
     "name_neurite": _name_neurite,

@@ -22,16 +22,19 @@ import pandas as pd
 
 from emlib import __version__
 from emlib.errors import UserError
-from emlib.proofread.boxes import Box, Boxes, box_of, slices
+from emlib.proofread.boxes import Box, Boxes, slices, whole
 from emlib.proofread.deltas import Delta, apply_delta
-from emlib.proofread.edits import Edit, find_voxels
+from emlib.proofread.edits import Edit
 from emlib.proofread.journal import FILE, Journal, create_journal
 from emlib.proofread.journal_format import REDO, UNDO, Entry, Identity
 from emlib.proofread.operations import Scene, fresh_id, journal_arguments, plan
+from emlib.proofread.pieces import label_runs
 from emlib.proofread.records import SECTION, Change, Records
 from emlib.proofread.replaying import replay_entries
+from emlib.proofread.representative import choose_slices
 from emlib.proofread.results import name_table, write_results
 from emlib.proofread.run_files import RunFiles, find_run
+from emlib.proofread.suspects import find_suspects
 from emlib.proofread.synapse_edits import anchored, decision_table, synapse_table
 from emlib.proofread.undo import History
 from emlib.runs.lock import run_lock
@@ -68,6 +71,7 @@ class Session:
         self.voxel_size_nm = files.voxel_size_nm
         self._labels = labels
         self._history = History()
+        self._suspects: pd.DataFrame | None = None
         self._resources = ExitStack()
         candidates = anchored(files.read_candidates(), labels, files.voxel_size_nm)
         self.scene = Scene(labels, Boxes(labels), Records(), candidates, self.boundary, files.voxel_size_nm)
@@ -173,8 +177,8 @@ class Session:
         self._history.did(number)
         self._enact(planned.delta, planned.records)
         if edit.operation == "split" and (kept := planned.ids[0]) in self.boxes:  # often by far the smaller part now
-            places = find_voxels(self._labels, kept, self.boxes[kept])
-            self.boxes.tighten(kept, box_of(places, self._labels.shape))
+            runs = label_runs(self._labels, kept, self.boxes[kept])
+            self.boxes.tighten(kept, runs.box(self._labels.shape))
         return Applied(number, edit.operation, planned.delta and planned.delta.box, planned.ids)
 
     def undo(self) -> Applied:
@@ -238,6 +242,42 @@ class Session:
         """Return names and notes; columns as `emlib.proofread.results.name_table`."""
         return name_table(self.scene)
 
+    def suspects(self, refresh: bool = False) -> pd.DataFrame:
+        """Return what to look at next; columns as `emlib.proofread.suspects.find_suspects`.
+
+        Parameters
+        ----------
+        refresh : bool
+            Search the labels as they are now: seconds. Otherwise the table of the first search is kept, without the
+            rows whose neurites were merged, deleted or cut at the place since.
+
+        Raises
+        ------
+        UserError
+            If the run kept neither a boundary probability nor EM.
+        """
+        if self._suspects is None or refresh:
+            self._require_boundary("what to look at next")
+            found = find_suspects(self.labels, self.boundary, self.boxes, self.voxel_size_nm)
+            self._suspects = found
+        table = self._suspects
+        there = self._labels[tuple(table[axis].to_numpy(int) for axis in "zyx")] == table["id_a"]
+        return table[there & table["id_b"].isin(self.boxes.ids())].reset_index(drop=True)
+
+    def slices_to_correct(self, count: int = 5) -> pd.DataFrame:
+        """Return sections worth correcting beside the accepted ones; columns as `choose_slices`.
+
+        Raises
+        ------
+        UserError
+            If the run kept no EM, or as `emlib.proofread.representative.choose_slices`.
+        """
+        if self.files.em is None:
+            raise UserError(f"the run in {self.files.root} kept no EM; run run_pipeline.py without --save_minimal")
+        box = whole(self._labels.shape)
+        em = self.files.em.read(slices(box))
+        return choose_slices(em, self.boundary(box), count, self.voxel_size_nm, self.accepted_sections)
+
     def save(self, outdir: str | Path | None = None) -> list[Path]:
         """Write the corrected labels and the tables, by default into the run's folder; return the paths."""
         return write_results(self, outdir or self.files.root)
@@ -246,6 +286,13 @@ class Session:
     def edits_in_force(self) -> int:
         """How many edits are neither undone nor lost to a new one after an undo."""
         return len(self._history)
+
+    def _require_boundary(self, what: str) -> None:
+        if self.files.boundaries is None and self.files.em is None:
+            raise UserError(
+                f"the run in {self.files.root} kept neither a boundary probability nor EM, from which {what} is found; "
+                "run run_pipeline.py without --save_minimal"
+            )
 
     def _append_reference(self, operation: str, entry: Entry) -> int:
         return self.journal.append(operation, user=self.user, ids=entry.ids, delta=entry.delta, target=entry.id)

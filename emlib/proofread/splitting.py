@@ -1,9 +1,10 @@
 """Cut a neurite in two or more along the boundary between seeds.
 
 1. Keep of each seed what lies in the neurite.
-2. Flood the boundary probability from the seeds, inside the neurite alone: in the section of the seeds, or in 3D. Where
-   it is level, as where two neurites were merged for want of a membrane, the nearer seed comes first.
-3. The part of the first seed keeps the id, the others get new ones; pieces that no flood reaches keep it too.
+2. A connected piece of the neurite with one seed goes to it whole; one without any keeps the id.
+3. Flood the boundary probability from the seeds in each piece that has several: in their section, or in 3D. Where it is
+   level, as where two neurites were merged for want of a membrane, the nearer seed comes first.
+4. The part of the first seed keeps the id, the others get new ones.
 """
 
 from __future__ import annotations
@@ -12,18 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from bioimage_cpp.segmentation import watershed
-from scipy.spatial import cKDTree
 
 from emlib.errors import UserError
-from emlib.proofread.boxes import Box, box_of, slices
-from emlib.proofread.deltas import Delta, make_delta
-from emlib.proofread.edits import find_voxels, inside
+from emlib.proofread.boxes import Box, slices
+from emlib.proofread.deltas import Delta, make_run_delta
+from emlib.proofread.edits import inside
+from emlib.proofread.flooding import Piece, flood
+from emlib.proofread.pieces import Runs, connected, cut_runs, label_runs, touching_runs
 from emlib.volumes.volume import ZYX
 
-LEVELS, STEPS = 128, 512  # of the probability, and of the slope within each: the watershed tells 65536 heights apart
-SEEDS = 1000  # voxels of seeds that distances are taken to
-CLICKS = 20  # so few are quicker without a tree
 Relief = Callable[[Box], np.ndarray]  # boundary probability of a box
 
 
@@ -65,48 +63,49 @@ def split(
 
     Notes
     -----
-    Seeded watershed after Meyer 1994, as implemented by bioimage-cpp, over faces of voxels. That one gives a plateau to
-    whichever seed comes last; hence the probability is cut into 128 levels, and each is a slope away from the seeds.
+    See `emlib.proofread.flooding`.
     """
     if len(seeds) < 2:
         raise UserError(f"a split needs two seeds or more, not {len(seeds)}; click or paint one in each part")
-    places = find_voxels(labels, neurite, within, z)
     marked = [_inside_neurite(labels, seed, number, neurite, z) for number, seed in enumerate(seeds, 1)]
-    box = box_of(places, labels.shape)
-    markers = np.zeros([end - start for start, end in zip(box[::2], box[1::2], strict=True)], np.int32)
-    mask = labels[slices(box)] == neurite
-    for number, voxels in reversed(list(enumerate(marked, 1))):
-        markers[tuple((voxels - box[::2]).T)] = number
-    if gone := [number for number in range(1, len(seeds) + 1) if not (markers == number).any()]:
-        raise UserError(f"seed {gone[0]} lies wholly under another seed; paint it elsewhere")
-    relief = _terraces(boundary(box) if callable(boundary) else boundary[slices(box)], mask, markers, voxel_size_nm)
-    if z is None:
-        parts = watershed(relief, markers, mask=mask)
-    else:
-        parts = watershed(relief[0], markers[0], mask=mask[0])[None]
-    part = parts[mask]
-    after = np.array([neurite, neurite, *new_ids], np.int64)[part]
-    return make_delta(labels.shape, places, np.full(len(places), neurite), after)
+    seed_at, first = np.unique(
+        np.concatenate([np.ravel_multi_index(tuple(voxels.T), labels.shape) for voxels in marked]), return_index=True
+    )
+    number = np.repeat(np.arange(1, len(seeds) + 1), [len(voxels) for voxels in marked])[first]  # the first one wins
+    if gone := set(range(1, len(seeds) + 1)) - set(number.tolist()):
+        raise UserError(f"seed {min(gone)} lies wholly under another seed; paint it elsewhere")
+    runs = label_runs(labels, neurite, within, z)
+    group = connected(len(runs.start), *touching_runs(runs, labels.shape))
+    seed_group = group[np.searchsorted(runs.end, seed_at, "right")]
+    part = np.ones(int(group.max()) + 1, np.int64)
+    part[seed_group] = number
+    contested = [piece for piece in np.unique(seed_group) if len(set(number[seed_group == piece].tolist())) > 1]
+    rest = ~np.isin(group, contested)
+    found = [(runs.keep(rest), part[group[rest]])]
+    for piece in contested:
+        own, mine = runs.keep(group == piece), seed_group == piece
+        found.append(_flooded(own, seed_at[mine], number[mine], labels.shape, boundary, voxel_size_nm))
+    start, end, owner = (
+        np.concatenate(column) for column in zip(*((r.start, r.end, which) for r, which in found), strict=True)
+    )
+    changed = np.flatnonzero(owner > 1)
+    changed = changed[np.argsort(start[changed])]
+    after = np.array([neurite, neurite, *new_ids], np.int64)[owner[changed]]
+    return make_run_delta(labels.shape, start[changed], end[changed], neurite, after)
 
 
-def _terraces(boundary: np.ndarray, mask: np.ndarray, markers: np.ndarray, voxel_size_nm: ZYX) -> np.ndarray:
-    """The probability in levels, each with a slope that rises with the distance from the nearest seed; float32."""
-    relief = np.zeros(mask.shape, np.float32)
-    size = np.asarray(voxel_size_nm, np.float32)
-    seeds = np.argwhere(markers) * size
-    seeds = seeds[:: -(-len(seeds) // SEEDS)]  # of a long stroke every so many voxels tell as much
-    voxels = [axis.astype(np.float32) * scale for axis, scale in zip(np.nonzero(mask), size, strict=True)]
-    if len(seeds) <= CLICKS:
-        distance = np.full(len(voxels[0]), np.inf, np.float32)
-        for seed in seeds:
-            np.minimum(distance, sum((axis - at) ** 2 for axis, at in zip(voxels, seed, strict=True)), out=distance)
-        distance = np.sqrt(distance)
-    else:
-        distance, _ = cKDTree(seeds).query(np.stack(voxels, 1))
-    slope = np.floor(distance * ((STEPS - 1) / max(distance.max(), 1e-9)))
-    level = np.floor(np.clip(np.asarray(boundary[mask], np.float32), 0, 1) * (LEVELS - 1))
-    relief[mask] = level * STEPS + slope
-    return relief
+def _flooded(
+    runs: Runs, seed_at: np.ndarray, number: np.ndarray, shape: tuple[int, int, int], boundary, voxel_size_nm: ZYX
+) -> tuple[Runs, np.ndarray]:
+    """The runs of a piece with several seeds, cut where the seed changes, and the seed of each."""
+    box = runs.box(shape)
+    local = runs.within(box, shape)
+    relief = boundary(box) if callable(boundary) else boundary[slices(box)]
+    size = (box[1] - box[0], box[3] - box[2], box[5] - box[4])
+    piece = Piece(size, local, np.asarray(relief).reshape(-1)[local.places()], voxel_size_nm)
+    which = np.searchsorted(runs.end, seed_at, "right")
+    marked = runs.first[which] + seed_at - runs.start[which]
+    return cut_runs(runs, flood(piece, marked, number.astype(np.int32)))
 
 
 def _inside_neurite(labels: np.ndarray, seed: Any, number: int, neurite: int, z: int | None) -> np.ndarray:

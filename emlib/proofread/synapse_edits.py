@@ -3,10 +3,14 @@
 A candidate is known by where it was found and between which neurites (`key`). Ids change with every edit, and wholly
 in refined labels; so each candidate also carries a voxel inside its sender and one inside its receiver, taken from the
 labels that it was found on. Whatever has these voxels in another label volume are its partners there.
+
+A synapse that a person added is a record of its own: it stands behind the candidates with score 1, and its name begins
+with ``added``, so that nobody takes it for one that was found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +33,9 @@ DECISIONS = {
     "flipped": "bool",
     **dict.fromkeys(ANCHORS, "int64"),
 }
+ADDED = "added "  # what the name of a synapse begins with that a person added
+UNTOUCHED = {"decision": "undecided", "at": None, "flipped": False}
+CERTAIN = 1.0  # the score of what a person has seen
 _CHUNK, _BLOCK = 512, 1000  # offsets and candidates that are looked at together
 
 
@@ -149,16 +156,73 @@ def decide(records: Records, candidates: pd.DataFrame, synapse: str, **changes: 
     UserError
         If there is no such candidate.
     """
-    if synapse not in candidates.index:
+    known = all_synapses(candidates, records)
+    if synapse not in known.index:
         raise UserError(
-            f"there is no synapse candidate {synapse!r} (z,y,x,pre,post); {nearest(synapse, list(candidates.index))}"
+            f"there is no synapse candidate {synapse!r} (z,y,x,pre,post); {nearest(synapse, list(known.index))}"
         )
-    before = records.get(SYNAPSE, synapse) or {"decision": "undecided", "at": None, "flipped": False}
-    after = before | changes
-    if after["at"] == [int(n) for n in candidates.loc[synapse, ["z", "y", "x"]]]:
+    after = (records.get(SYNAPSE, synapse) or UNTOUCHED) | changes
+    if after["at"] == [int(n) for n in known.loc[synapse, ["z", "y", "x"]]]:
         after["at"] = None
-    untouched = after == {"decision": "undecided", "at": None, "flipped": False}
-    return records.change(SYNAPSE, synapse, None if untouched else after)
+    return records.change(SYNAPSE, synapse, None if after == UNTOUCHED else after)
+
+
+def add(
+    records: Records, labels: np.ndarray, at: Sequence[int], pre: Sequence[int], post: Sequence[int]
+) -> tuple[list[int], Change]:
+    """Return the neurites of a synapse that nobody found, and the change that would put it on record, confirmed.
+
+    Parameters
+    ----------
+    records : Records
+    labels : (Z, Y, X) int array
+    at, pre, post : z, y, x
+        The synapse, a voxel inside of its sender and one inside of its receiver; all within the labels.
+
+    Raises
+    ------
+    UserError
+        If sender or receiver is background, both are one neurite, or the synapse was added before.
+    """
+    ids = [int(labels[tuple(place)]) for place in (pre, post)]
+    for neurite, side, place in zip(ids, ("sender", "receiver"), (pre, post), strict=True):
+        if not neurite:
+            where = ", ".join(f"{axis}={n}" for axis, n in zip("zyx", place, strict=True))
+            raise UserError(f"the {side} at {where} is background; click inside of a neurite")
+    if ids[0] == ids[1]:
+        raise UserError(f"sender and receiver are both neurite {ids[0]}; click two different ones")
+    name = f"{ADDED}{key(*at, *ids)}"
+    if records.get(SYNAPSE, name):
+        raise UserError(f"a synapse from {ids[0]} to {ids[1]} was added here already; move that one")
+    places = dict(zip((*FOUND, *ANCHORS), map(int, (*at, *ids, *pre, *post)), strict=True))
+    return ids, records.change(SYNAPSE, name, UNTOUCHED | {"decision": "confirmed", "added": places})
+
+
+def remove(records: Records, synapse: str) -> Change:
+    """Return the change that would take an added synapse away.
+
+    Raises
+    ------
+    UserError
+        If it is a candidate that was found: that one is rejected instead.
+    """
+    if not (records.get(SYNAPSE, synapse) or {}).get("added"):
+        raise UserError(f"nobody added the synapse {synapse!r}; what was found is rejected, not removed")
+    return records.change(SYNAPSE, synapse, None)
+
+
+def all_synapses(candidates: pd.DataFrame, records: Records) -> pd.DataFrame:
+    """Return the candidates and, behind them, the synapses that people added; columns as `anchored`."""
+    added = {
+        name: record["added"]
+        for name in records.keys(SYNAPSE)
+        if name.startswith(ADDED) and (record := records.get(SYNAPSE, name)).get("added")
+    }
+    if not added:
+        return candidates
+    more = pd.DataFrame.from_dict(added, orient="index").assign(score=CERTAIN)[list(candidates.columns)]
+    both = pd.concat([candidates, more.astype(candidates.dtypes.to_dict())]) if len(candidates) else more
+    return both.rename_axis(candidates.index.name)
 
 
 def synapse_table(candidates: pd.DataFrame, records: Records, labels: np.ndarray) -> pd.DataFrame:
@@ -175,13 +239,14 @@ def synapse_table(candidates: pd.DataFrame, records: Records, labels: np.ndarray
     Returns
     -------
     DataFrame
-        A row per candidate in their order. ``synapse``: its name. ``z, y, x, pre_id, post_id, score``: as found.
-        ``decision``: confirmed, rejected or undecided. ``new_z, new_y, new_x``: where it lies now. ``new_pre_id,
-        new_post_id``: the neurites that send and receive now, after merges, splits and a flip; 0 where there is none.
+        A row per candidate in their order, then those that were added. ``synapse``: its name. ``z, y, x, pre_id,
+        post_id, score``: as found or added. ``decision``: confirmed, rejected or undecided. ``new_z, new_y, new_x``:
+        where it lies now. ``new_pre_id, new_post_id``: the neurites that send and receive now, after merges, splits and
+        a flip; 0 where there is none.
         ``flipped``: whether sender and receiver changed places. ``pre_z … post_x``: a voxel inside the sender and one
         inside the receiver, after a flip; -1 where it is unknown.
     """
-    table = candidates.reset_index()
+    table = all_synapses(candidates, records).reset_index()
     decided = [records.get(SYNAPSE, synapse) or {} for synapse in table["synapse"]]
     table["decision"] = [known.get("decision", "undecided") for known in decided]
     table["flipped"] = [bool(known.get("flipped", False)) for known in decided]

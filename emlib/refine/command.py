@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,10 +18,9 @@ from emlib.refine.features import feature_names
 from emlib.refine.figure_importance import figure_importance, importance_table
 from emlib.refine.forest import CLASSIFIERS
 from emlib.refine.model_file import feature_settings, read_model, write_model
+from emlib.refine.recording import recorded
 from emlib.refine.refining import Refined, RefineSettings, apply_forests, refine
 from emlib.runs.artefacts import Outputs, plain
-from emlib.runs.lock import run_lock
-from emlib.runs.runlog import RunLog
 from emlib.runs.stopwatch import Stopwatch
 from emlib.stages.boundaries import damaged_sections
 from emlib.stages.segment import SEGMENTERS
@@ -119,25 +117,9 @@ def refine_run(request: RefineRequest, command: str = "", quiet: bool = False) -
     check_settings(request.settings)
     find = find_run_with_em if request.model else find_corrected_run
     files = find(request.outdir, request.labels, request.voxel_size_nm)
-    with run_lock(files.root):
-        outputs = Outputs(files.root)
-        outputs.remove_stale()
-        log = RunLog(outputs.root / "runs", plain({**vars(request)}), command)
-        log.update(dataset=files.em.uri, synthetic=files.synthetic, voxel_size_nm_zyx=files.voxel_size_nm)
-        log.update(cutout_xyz=files.labels.shape[::-1])
-        watch = Stopwatch()
-        try:
-            lines, summary = _refine(request, files, outputs, watch, quiet)
-        except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            with suppress(UserError):  # a log that cannot be written must not hide what went wrong
-                log.update(status=status, stage_seconds=watch.seconds, error=f"{type(error).__name__}: {error}")
-            raise
-        peaks = {"stage_peak_mib": watch.peak_mib, "peak_mib": max(watch.peak_mib.values())}
-        log.update(status="done", stage_seconds=watch.seconds, summary=summary, **peaks)
-    took = ", ".join(f"{name} {seconds:.1f}" for name, seconds in watch.seconds.items())
-    written = [str(outputs.path(str(artefact.path))) for artefact in outputs.written]
-    return [*lines, f"seconds: {took}", *(f"written: {path}" for path in written)]
+    with recorded(files, {**vars(request)}, command) as recording:
+        lines, recording.summary = _refine(request, files, recording.outputs, recording.watch, quiet)
+    return [*lines, *recording.lines()]
 
 
 def _refine(

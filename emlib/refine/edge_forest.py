@@ -95,7 +95,7 @@ def learn_edges(
             forest, _ = grow_forest(rows[inside], known.different[inside], EDGE_NAMES, settings.forest, seed)
             held[~inside] = forest.probability(rows[~inside])
     tested = np.isfinite(held)
-    slope, intercept = _platt(log_odds(held[tested]), known.different[tested])
+    slope, intercept = platt(log_odds(held[tested]), known.different[tested])
     calibrated = 1 / (1 + np.exp(-slope * log_odds(held[tested]) - intercept))
     truth = known.different[tested]
     forest, importance = grow_forest(rows, known.different, EDGE_NAMES, settings.forest, seed)
@@ -118,8 +118,11 @@ def _folds(known: KnownEdges, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(len(known.index)) % count
 
 
-def _platt(odds: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the logistic curve; the slope is kept above 0, since more evidence must not say less."""
+def platt(odds: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Return slope and intercept of the logistic curve that turns log-odds into calibrated ones (Platt 1999).
+
+    The slope is kept above 0, since more evidence must not say less.
+    """
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(C=1.0).fit(odds[:, None], truth)

@@ -11,7 +11,7 @@ from emlib.refine.edge_forest import EdgeForest, EdgeSettings
 from emlib.stages.agglomerate import RegionGraph, edge_costs, multicut, region_graph
 from emlib.stages.boundaries import intensity_boundaries
 from emlib.stages.inclusions import absorb_enclosed
-from emlib.stages.segment import SegmentSettings
+from emlib.stages.segment import SegmentSettings, neurite_labels
 from emlib.stages.watershed import watershed_fragments
 from emlib.volumes.volume import ZYX
 
@@ -94,5 +94,4 @@ def join_fragments(
     neurite = multicut(graph, costs)
     enclosed = segmenting.multicut.min_enclosed
     neurite = absorb_enclosed(neurite, graph, fragments.ids, fragments.voxel_size_nm, enclosed)
-    ids = np.unique(neurite[1:], return_inverse=True)[1].astype(np.int32) + 1  # fragment 0 does not exist
-    return np.concatenate([np.zeros(1, np.int32), ids])[fragments.ids]
+    return neurite_labels(neurite, fragments.ids)

@@ -117,7 +117,7 @@ def refine(
     if not with_edges:
         with stage("segment"):
             labels = segment(seen, voxel_size_nm, settings.segment, probability)
-        return Refined(_whole(labels, good), _whole(probability, good), pixels)
+        return Refined(put_back(labels, good), put_back(probability, good), pixels)
     with stage("edges"):
         fragments = cut_fragments(seen, probability, voxel_size_nm, settings.segment)
         unseen = probability.copy()
@@ -126,7 +126,7 @@ def refine(
         edges, validation, importance = learn_edges(fragments.describe(unseen), known, settings.edges, seed)
     with stage("segment"):
         labels = join_fragments(fragments, edges, settings.edges, settings.segment, known)
-    return Refined(_whole(labels, good), _whole(probability, good), pixels, edges, validation, importance)
+    return Refined(put_back(labels, good), put_back(probability, good), pixels, edges, validation, importance)
 
 
 def apply_forests(
@@ -165,10 +165,10 @@ def apply_forests(
         else:
             fragments = cut_fragments(seen, probability, voxel_size_nm, settings.segment)
             labels = join_fragments(fragments, edges, settings.edges, settings.segment)
-    return Refined(_whole(labels, good), _whole(probability, good), edges=edges)
+    return Refined(put_back(labels, good), put_back(probability, good), edges=edges)
 
 
-def _whole(part: np.ndarray, good: np.ndarray) -> np.ndarray:
+def put_back(part: np.ndarray, good: np.ndarray) -> np.ndarray:
     """Put sections back in their place among damaged ones, which are 0."""
     if good.all():
         return part

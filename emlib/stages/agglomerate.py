@@ -1,17 +1,20 @@
-"""Agglomeration: join watershed fragments into neurites by a multicut of their region adjacency graph.
+"""Agglomeration: join watershed fragments into neurites on their region adjacency graph.
 
 1. Region adjacency graph: an edge where two fragments touch, with the boundary probability along the contact.
-2. Edge cost: the log-odds that the two belong together, weighted by the size of the contact. Between sections of an
+2. Evidence of each edge: the log-odds that the two belong together, and what the contact weighs. Between sections of an
    anisotropic volume, overlap takes part: fragments of one neurite lie on top of each other.
-3. Multicut: the partition with the lowest total cost, by greedy joining.
+3. Partition: the multicut, whose total cost is as low as greedy joining finds it, or mean affinity, which joins the two
+   segments whose mean evidence is highest until none is left above 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from bioimage_cpp import graph as bic_graph
+from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
 from bioimage_cpp.graph.multicut import GreedyAdditiveMulticut, MulticutObjective
 
 from emlib.stages.boundaries import near_isotropic
@@ -79,8 +82,42 @@ def region_graph(fragments: np.ndarray, boundaries: np.ndarray, voxel_size_nm: Z
     return RegionGraph(rag, features, between, overlap)
 
 
-def edge_costs(graph: RegionGraph, settings: MulticutSettings | None = None) -> np.ndarray:
-    """Compute the cost of cutting each edge: positive joins, negative splits.
+def face_areas(voxel_size_nm: ZYX) -> np.ndarray:
+    """Return the area in nm² of a voxel's face across z, y and x.
+
+    Examples
+    --------
+    >>> face_areas((40, 8, 4)).tolist()
+    [32.0, 160.0, 320.0]
+    """
+    z, y, x = voxel_size_nm
+    return np.array([y * x, z * x, z * y], dtype=float)
+
+
+def contact_areas(graph: RegionGraph, voxel_size_nm: ZYX) -> np.ndarray:
+    """Return the area of each contact in nm², (E,): faces across z between sections, across y within one."""
+    face = face_areas(voxel_size_nm)
+    within = face[1] if graph.between.any() else face.mean()
+    return graph.features[:, -1] * np.where(graph.between, face[0], within)
+
+
+class Evidence(NamedTuple):
+    """What is known of each edge.
+
+    Attributes
+    ----------
+    same : (E,) float array
+        Log-odds that the two fragments belong together.
+    weight : (E,) float array, above 0
+        What the contact counts against others.
+    """
+
+    same: np.ndarray
+    weight: np.ndarray
+
+
+def edge_evidence(graph: RegionGraph, settings: MulticutSettings | None = None) -> Evidence:
+    """Weigh the evidence of each edge from the boundary probability along it.
 
     The boundary evidence of a contact is the mean of its median and lower quartile: a neurite that runs on leaves a
     gap in the boundary, and the mean would close it.
@@ -89,8 +126,14 @@ def edge_costs(graph: RegionGraph, settings: MulticutSettings | None = None) -> 
     column = {name: graph.features[:, index] for index, name in enumerate(FEATURES)}
     different = _logit((column["median"] + column["p25"]) / 2) + settings.bias
     stacked = _logit(graph.overlap) + settings.overlap_bias - settings.overlap_boundary * different
-    same = np.where(graph.between, settings.overlap_weight * stacked, -different)
-    return same * column["size"] ** settings.size_power
+    same = np.where(graph.between, stacked, -different)
+    return Evidence(same, np.where(graph.between, settings.overlap_weight, 1.0) * column["size"] ** settings.size_power)
+
+
+def edge_costs(graph: RegionGraph, settings: MulticutSettings | None = None) -> np.ndarray:
+    """Compute the cost of cutting each edge: positive joins, negative splits."""
+    same, weight = edge_evidence(graph, settings)
+    return same * weight
 
 
 def multicut(graph: RegionGraph, costs: np.ndarray) -> np.ndarray:
@@ -107,6 +150,49 @@ def multicut(graph: RegionGraph, costs: np.ndarray) -> np.ndarray:
     on fib25-medulla z 0-119 and does not raise the score, so it is left out.
     """
     return GreedyAdditiveMulticut().optimize(MulticutObjective(graph.rag, costs))
+
+
+def mean_affinity(graph: RegionGraph, evidence: Evidence) -> np.ndarray:
+    """Join the two segments whose mean evidence is highest, again and again, until no mean is above 0.
+
+    Parameters
+    ----------
+    graph : RegionGraph
+    evidence : Evidence
+        The mean over all contacts of two segments is weighted.
+
+    Returns
+    -------
+    (N,) int array
+        The segment of each fragment id.
+
+    Notes
+    -----
+    GASP with average linkage and no constraints (Bailoni et al. 2022), that is mean-affinity agglomeration (Lee et al.
+    2017; Funke et al. 2019) of signed evidence, as implemented by bioimage-cpp.
+    """
+    same, weight = (np.ascontiguousarray(values, dtype=np.float64) for values in evidence)
+    return GaspClusterPolicy(linkage="mean").optimize(graph.rag, same, edge_sizes=weight)
+
+
+def partition(graph: RegionGraph, evidence: Evidence, segmenter: str) -> np.ndarray:
+    """Partition the nodes by the segmenter of this name, ``"multicut"`` or ``"gasp"`` (mean affinity).
+
+    Returns
+    -------
+    (N,) int array
+        The segment of each fragment id.
+
+    Raises
+    ------
+    ValueError
+        If the segmenter is another.
+    """
+    if segmenter == "multicut":
+        return multicut(graph, evidence.same * evidence.weight)
+    if segmenter == "gasp":
+        return mean_affinity(graph, evidence)
+    raise ValueError(f"{segmenter!r} does not partition a graph; choose multicut or gasp")
 
 
 def _logit(p: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ import numpy as np
 from bioimage_cpp.filters import gaussian_smoothing, hessian_of_gaussian_eigenvalues
 
 from emlib.threads import map_threads
-from emlib.volumes.volume import ZYX, anisotropy
-
-NEAR_ISOTROPIC = 2.0  # z up to twice the in-plane voxel size: filters, fragments and distances are 3D
+from emlib.volumes.volume import NEAR_ISOTROPIC as NEAR_ISOTROPIC
+from emlib.volumes.volume import ZYX
+from emlib.volumes.volume import near_isotropic as near_isotropic
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,6 @@ class BoundarySettings:
     ridge_weight: float = 1.6
     dark_weight: float = 1.2
     threshold: float = 2.4  # standardised evidence at which the probability is one half
-
-
-def near_isotropic(voxel_size_nm: ZYX) -> bool:
-    """Whether a volume is processed in 3D (z up to twice the in-plane voxel size) rather than section by section."""
-    return anisotropy(voxel_size_nm) <= NEAR_ISOTROPIC
 
 
 def damaged_sections(volume: np.ndarray) -> np.ndarray:

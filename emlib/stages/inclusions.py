@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from emlib.stages.agglomerate import RegionGraph
+from emlib.stages.agglomerate import RegionGraph, contact_areas, face_areas
 from emlib.volumes.volume import ZYX
 
 
@@ -47,22 +47,15 @@ def absorb_enclosed(
     """
     segments = segments.astype(np.int64)
     edges = graph.rag.uv_ids()
-    face = _face_areas(voxel_size_nm)
-    contact = graph.features[:, -1] * np.where(graph.between, face[0], face[1] if graph.between.any() else face.mean())
+    contact = contact_areas(graph, voxel_size_nm)
     voxels = np.bincount(fragments.ravel(), minlength=len(segments))
-    border = _border_area(fragments, face, sections=not graph.between.any())
+    border = _border_area(fragments, face_areas(voxel_size_nm), sections=not graph.between.any())
     for _ in range(rounds):
         merged = _absorb_once(segments, edges, contact, voxels, border, min_enclosed)
         if np.array_equal(merged, segments):
             break
         segments = merged
     return segments
-
-
-def _face_areas(voxel_size_nm: ZYX) -> np.ndarray:
-    """Area in nm² of a voxel's face across z, y and x."""
-    z, y, x = voxel_size_nm
-    return np.array([y * x, z * x, z * y], dtype=float)
 
 
 def _border_area(fragments: np.ndarray, face: np.ndarray, sections: bool) -> np.ndarray:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Box = tuple[slice, slice, slice]
 ZYX = tuple[float, float, float]
+NEAR_ISOTROPIC = 2.0  # z up to twice the in-plane voxel size: filters, fragments and distances are 3D
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,14 @@ def anisotropy(voxel_size_nm: ZYX) -> float:
     """
     z, y, x = voxel_size_nm
     return float(2 * z / (y + x))
+
+
+def near_isotropic(voxel_size_nm: ZYX) -> bool:
+    """Whether a volume is processed in 3D (z up to twice the in-plane voxel size) rather than section by section.
+
+    Examples
+    --------
+    >>> near_isotropic((10, 10, 10)), near_isotropic((40, 4, 4))
+    (True, False)
+    """
+    return anisotropy(voxel_size_nm) <= NEAR_ISOTROPIC

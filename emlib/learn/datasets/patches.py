@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,13 +149,13 @@ class PatchBatches:
             own = torch.Generator()  # else the loader draws from the global one, and so changes the dropout after it
             pin = device is not None and torch.device(device).type == "cuda"
             batches = DataLoader(
-                _Epoch(self, epoch),
+                EpochBatches(self, epoch),
                 None,
                 sampler=steps,
                 num_workers=workers,
                 generator=own,
                 pin_memory=pin,
-                worker_init_fn=_leave_ctrl_c,
+                worker_init_fn=leave_ctrl_c,
             )
         for images, masks in batches:
             yield images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
@@ -195,15 +196,15 @@ def _grey_ranges(sections: Sections) -> list[tuple[float, float]]:
     return [find_grey_range(sections.image(index) for index in range(len(sections)))] * len(sections)
 
 
-def _leave_ctrl_c(worker: int) -> None:
+def leave_ctrl_c(worker: int) -> None:
     """In a worker process: Ctrl-C is for the one that it works for, which ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Epoch(Dataset):
+class EpochBatches(Dataset):
     """Batches of one epoch by step, for worker processes."""
 
-    def __init__(self, batches: PatchBatches, epoch: int):
+    def __init__(self, batches: Any, epoch: int):
         self._batches, self._epoch = batches, epoch
 
     def __len__(self) -> int:

@@ -46,7 +46,7 @@ def augment_masks(
 
     Returns
     -------
-    images : (B, 1, P, P) float32 tensor
+    images : (B, C, P, P) float32 tensor
     targets : (B, E, P, P) float32 tensor
         0, 1 and NaN. With ``exclusive`` lost tissue is background, and a pixel is NaN where classes were mixed in
         resampling so that none has half of it.

@@ -15,6 +15,7 @@ from emlib.learn.models.checkpoint import load_checkpoint
 from emlib.learn.models.multi_expert import MultiExpert
 from emlib.learn.normalisation import Normalisation
 from emlib.learn.prediction.channels import channel_classes, chosen_channels
+from emlib.learn.volumes.boundary_model import refuse_neighbours
 from emlib.volumes.volume import ZYX
 
 SCRIPTED = (".pt", ".ts", ".torchscript")
@@ -122,6 +123,7 @@ def load_predictor(
             "(.pth) that it was exported from, or an ONNX file"
         )
     checkpoint = load_checkpoint(model_path, device, organelles=organelles)
+    refuse_neighbours(checkpoint)
     activation = getattr(checkpoint.model, "activation", "sigmoid")
     return Predictor(
         checkpoint.model.to(memory_format=torch.channels_last),  # a CPU takes two thirds of the time

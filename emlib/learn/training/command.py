@@ -6,12 +6,15 @@ import argparse
 import sys
 from typing import Any
 
+from emlib.errors import UserError
 from emlib.learn.training.data import DataSettings
 from emlib.learn.training.fit import fit
 from emlib.learn.training.recipe import lr_warning, make_recipe
 from emlib.learn.training.settings import TrainPaths, TrainResult
+from emlib.learn.volumes.data import VolumeDataSettings
 from emlib.runs import cli
 
+VOLUME_PATCH = 128  # pixels: labelled volumes are small along some axis
 NAMES = "preset organelle organelles voxel_size threads ignore_index resample_nm memory_gb contact_sheet half".split()
 
 
@@ -29,11 +32,14 @@ def train_from_flags(args: argparse.Namespace) -> int:
         As `fit`.
     """
     flags = vars(args)
+    data = _data(args)
+    if isinstance(data, VolumeDataSettings) and args.patch_size is None:
+        flags = {**flags, "patch_size": VOLUME_PATCH}
     recipe = make_recipe(args.preset, flags)
     if not args.quiet and (warning := lr_warning(args.preset, recipe)):
         print(f"warning: {warning}", flush=True)
     result = fit(
-        _data(args),
+        data,
         args.out_path,
         recipe,
         half=args.half,
@@ -70,9 +76,12 @@ def summary_lines(result: TrainResult, paths: TrainPaths) -> list[str]:
     return [*lines, f"wrote {paths.best}", f"      {paths.folder}: {', '.join(names)}"]
 
 
-def _data(args: argparse.Namespace) -> DataSettings:
+def _data(args: argparse.Namespace) -> DataSettings | VolumeDataSettings:
     """The data that the flags name."""
     given: dict[str, Any] = vars(args)
+    volume = _volume(given)
+    if volume is not None:
+        return volume
     organelles = [args.organelle] if "organelle" in given else args.organelles
     return DataSettings(
         args.data_root,
@@ -82,4 +91,41 @@ def _data(args: argparse.Namespace) -> DataSettings:
         args.ignore_index,
         args.resample_nm,
         args.memory_gb,
+    )
+
+
+def _volume(given: dict[str, Any]) -> VolumeDataSettings | None:
+    """The labelled volume that the flags name; None if they name data sets.
+
+    Raises
+    ------
+    UserError
+        If they name both or neither, or a flag goes with the other.
+    """
+    own = {name: given.get(name) for name in ("labels", "z", "val_z", "sections", "axes")}
+    if given.get("volume") is None:
+        if left := [f"--{name}" for name, value in own.items() if value is not None]:
+            raise UserError(f"{left[0]} goes with --volume EM, which trains on a labelled volume")
+        if given.get("domain") is None:
+            raise UserError("name what to train on: --domain NAME, or --volume EM with --labels LABELS")
+        return None
+    if given.get("domain") is not None:
+        raise UserError("give --domain or --volume, not both: a model is trained on data sets or on a labelled volume")
+    others = ("organelles", "domain_weights", "resample_nm", "stride")
+    if left := [f"--{name}" for name in others if given.get(name) is not None]:
+        raise UserError(f"{left[0]} goes with --domain, not with --volume, which learns boundaries alone; leave it out")
+    if own["labels"] is None:
+        raise UserError("--volume needs the neurite labels of the same voxels: --labels FILE")
+    if given.get("sampling") == "grid":
+        raise UserError("--sampling grid goes with --domain; of a volume patches are cut anywhere")
+    size = given.get("voxel_size")
+    return VolumeDataSettings(
+        given["volume"],
+        own["labels"],
+        own["z"] and tuple(own["z"]),
+        own["val_z"] and tuple(own["val_z"]),
+        size and tuple(size),
+        own["sections"],
+        own["axes"],
+        given.get("ignore_index"),
     )

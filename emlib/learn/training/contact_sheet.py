@@ -34,7 +34,8 @@ def write_contact_sheet(folder: Path, batches: PatchBatches, colours: Mapping[st
     images, masks = [], []
     for step in range(min(-(-count // batches.settings.batch_size), batches.steps_per_epoch)):
         image, mask = batches.batch(0, step)
-        images.append(image.numpy() * np.float32(batches.normalisation.std) + np.float32(batches.normalisation.mean))
+        middle = image[:, image.shape[1] // 2, None].numpy()  # of a section with its neighbours
+        images.append(middle * np.float32(batches.normalisation.std) + np.float32(batches.normalisation.mean))
         masks.append(mask.numpy())
     names = batches.sections.organelles
     grey = np.concatenate(images)[:count].clip(0, 1)

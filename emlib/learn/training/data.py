@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from emlib.annotations.classes import Classes, default_colour, hex_colour
 from emlib.errors import UserError, nearest
 from emlib.learn.datasets.domain import find_split
 from emlib.learn.datasets.fingerprint import fingerprint
 from emlib.learn.datasets.joined import JoinedSections, common_organelles, join
+from emlib.learn.datasets.patches import PatchBatches
+from emlib.learn.datasets.places import PatchSettings
 from emlib.learn.datasets.resampling import zoom_to
-from emlib.learn.datasets.sections import Sections, open_splits
+from emlib.learn.datasets.sections import Sections, grey_statistics, open_splits
 from emlib.learn.datasets.split import Split
+from emlib.learn.normalisation import Normalisation
+from emlib.learn.training.validation import DomainScores, SectionScores, tiles_within
 from emlib.runs.catalogue import DATASETS
 from emlib.volumes.volume import ZYX
 
@@ -48,6 +55,16 @@ class DataSettings:
     resample_nm: float | None = None
     memory_gb: float = 2.0
 
+    @property
+    def flags(self) -> dict[str, Any]:
+        """What names the data sets again, by the names of flags."""
+        domains = self.domains[0] if len(self.domains) == 1 else list(self.domains)
+        return {"data_root": self.root, "domain": domains}
+
+    def open(self, patch_size: int, note: Callable[[str], None]) -> TrainingData:
+        """Find, check and open the sections; see `open_data`."""
+        return open_data(self, patch_size, note)
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -78,6 +95,36 @@ class TrainingData:
     val: list[Sections]
     voxel_size_nm: ZYX | None
     fingerprints: dict[str, str]
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What the data decide of the network besides its channels: nothing, it sees one section at a time."""
+        return {}
+
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of the grey that is trained on."""
+        return grey_statistics(self.train)
+
+    def batches(self, settings: PatchSettings, **how: Any) -> PatchBatches:
+        """Patches to train on, as `PatchBatches` takes them."""
+        return PatchBatches(self.train, settings, **how)
+
+    def scores(self, normalisation: Normalisation, device: torch.device | str, patches: PatchSettings) -> DomainScores:
+        """What judges a network on the val sections, in tiles that fit where these patches do."""
+        tiles = tiles_within(patches)
+        return DomainScores([SectionScores(each, normalisation, device, tiles) for each in self.val])
+
+    def lines(self, batches: PatchBatches) -> list[str]:
+        """What is trained on, for the shell."""
+        counts = f"{len(self.train)} train and {sum(map(len, self.val))} val sections"
+        kind = "" if self.activation == "sigmoid" else f"{len(self.organelles)} classes: "
+        lines = [f"{', '.join(self.domains)}: {counts}, {kind}{', '.join(self.organelles)}"]
+        if len(self.domains) > 1:
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(self.domains, batches.shares, strict=True))
+            weighted = batches.settings.domain_weights
+            given = "by --domain_weights" if weighted else "by their number; --domain_weights changes it"
+            lines.append(f"patches from {shares} ({given})")
+        return lines
 
     @property
     def about(self) -> dict[str, object]:

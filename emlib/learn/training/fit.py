@@ -1,4 +1,4 @@
-"""Train a network on one or several data sets: what ``train.py`` and ``single_org_train.py`` call."""
+"""Train a network on data sets of sections or on a labelled volume: what the scripts that train call."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 from emlib.errors import UserError
-from emlib.learn.datasets.patches import PatchBatches
-from emlib.learn.datasets.sections import grey_statistics
 from emlib.learn.datasets.split import SMALLEST_PATCH
 from emlib.learn.losses import parse_loss
 from emlib.learn.models.build import build_model, count_parameters
@@ -22,20 +20,20 @@ from emlib.learn.normalisation import Normalisation
 from emlib.learn.presets import Preset
 from emlib.learn.training.class_weights import loss_weights
 from emlib.learn.training.contact_sheet import write_contact_sheet
-from emlib.learn.training.data import DataSettings, TrainingData, open_data
+from emlib.learn.training.data import DataSettings, TrainingData
 from emlib.learn.training.device import resolve_precision, start_fabric
 from emlib.learn.training.loop import train
 from emlib.learn.training.recipe import recipe_flags
 from emlib.learn.training.record import flags_yaml, kept_settings, state_to_resume
 from emlib.learn.training.settings import TrainPaths, TrainResult
-from emlib.learn.training.validation import DomainScores, SectionScores, tiles_within
 from emlib.learn.transforms import AugmentSettings, read_augment
+from emlib.learn.volumes.data import VolumeDataSettings, VolumeTraining
 from emlib.runs.artefacts import write_text
 from emlib.runs.lock import run_lock
 
 
 def fit(
-    data: DataSettings,
+    data: DataSettings | VolumeDataSettings,
     out_path: str | Path,
     recipe: Preset,
     *,
@@ -45,12 +43,13 @@ def fit(
     quiet: bool = False,
     flags: dict[str, Any] | None = None,
 ) -> TrainResult:
-    """Train on the train sections of the data sets, choose the best epoch on their val sections.
+    """Train on the train sections of the data, choose the best epoch on their val sections.
 
     Parameters
     ----------
-    data : DataSettings
-        Sections are ``<root>/<domain>/{train,val}/{raw,<organelle>…}/NN.png``, or have index masks in ``masks``.
+    data : DataSettings or VolumeDataSettings
+        Sections are ``<root>/<domain>/{train,val}/{raw,<organelle>…}/NN.png``, or have index masks in ``masks``; or a
+        volume and its neurite labels.
     out_path : path
         The best model; the rest lies in `TrainPaths.folder`.
     recipe : Preset
@@ -83,9 +82,8 @@ def fit(
         raise UserError(f"--patch_size is at least {SMALLEST_PATCH}, as networks halve it again and again")
     parse_loss(recipe.loss)  # what is wrong with it is told before anything is decoded
     augment = read_augment(recipe.augment)
-    opened = open_data(data, recipe.patches.size, note)
-    domains = data.domains[0] if len(data.domains) == 1 else list(data.domains)
-    flags = {"data_root": data.root, "domain": domains, "out_path": out_path, **(flags or {}), **recipe_flags(recipe)}
+    opened = data.open(recipe.patches.size, note)
+    flags = {**data.flags, "out_path": out_path, **(flags or {}), **recipe_flags(recipe)}
     record = kept_settings(flags, opened.organelles, augment)
     with nullcontext() if _helps() else run_lock(paths.folder):
         state = state_to_resume(paths, record, opened.fingerprints, note) if resume else None
@@ -100,7 +98,7 @@ def fit(
 
 
 def _fit(
-    data: TrainingData,
+    data: TrainingData | VolumeTraining,
     recipe: Preset,
     augment: AugmentSettings | None,
     paths: TrainPaths,
@@ -112,12 +110,12 @@ def _fit(
     progress: bool,
 ) -> TrainResult:
     """Put data, network and loss together and train; ``about`` goes into every checkpoint."""
-    normalisation = grey_statistics(data.train) if recipe.normalise else Normalisation()
-    architecture = {**recipe.architecture, "organelles": list(data.organelles), "activation": data.activation}
+    normalisation = data.normalisation() if recipe.normalise else Normalisation()
+    channels = {"organelles": list(data.organelles), "activation": data.activation}
+    architecture = {**recipe.architecture, **channels, **data.network}
     model = _network(architecture, recipe, state)
     fabric = start_fabric(recipe.training, note)
-    batches = PatchBatches(
-        data.train,
+    batches = data.batches(
         recipe.patches,
         normalisation=normalisation,
         seed=recipe.training.seed,
@@ -129,8 +127,16 @@ def _fit(
     weights = loss_weights(recipe.class_weights, balance, data.organelles, data.activation)
     loss = parse_loss(recipe.loss, weights, data.activation, data.organelles)
     bf16 = resolve_precision(recipe.training.precision, fabric.device.type, _drop) == "bf16"
-    for line in _what_is_trained(data, model, batches, weights, f"{fabric.device.type}, {'bf16' if bf16 else 'fp32'}"):
+    what, *more = data.lines(batches)
+    note(
+        f"{what}; {count_parameters(model):,} parameters; {batches.steps_per_epoch} steps in an epoch; "
+        f"{fabric.device.type}, {'bf16' if bf16 else 'fp32'}"
+    )
+    for line in more:
         note(line)
+    if weights is not None:
+        told = ", ".join(f"{name} {weight:g}" for name, weight in zip(data.organelles, weights, strict=True))
+        note(f"weights in the loss: {told}")
     if sheet:
         write_contact_sheet(paths.folder, batches, data.about["colours"], sheet)
 
@@ -138,11 +144,10 @@ def _fit(
         what = {"architecture": architecture, "normalisation": normalisation, **about}
         save_checkpoint(path, network, **what, metrics=scores, training=training, half=half and training is None)
 
-    tiles = tiles_within(recipe.patches)
     return train(
         model,
         batches,
-        DomainScores([SectionScores(each, normalisation, fabric.device, tiles) for each in data.val]),
+        data.scores(normalisation, fabric.device, recipe.patches),
         loss,
         recipe.training,
         paths=paths,
@@ -163,28 +168,6 @@ def _network(architecture: dict[str, Any], recipe: Preset, state: dict[str, Any]
 
         load_backbone(model, recipe.weights)
     return model
-
-
-def _what_is_trained(
-    data: TrainingData, model: nn.Module, batches: PatchBatches, weights: list[float] | None, device: str
-) -> list[str]:
-    """Lines that say what is about to be trained."""
-    counts = f"{len(data.train)} train and {sum(map(len, data.val))} val sections"
-    kind = "" if data.activation == "sigmoid" else f"{len(data.organelles)} classes: "
-    lines = [
-        f"{', '.join(data.domains)}: {counts}, {kind}{', '.join(data.organelles)}; "
-        f"{count_parameters(model):,} parameters; {batches.steps_per_epoch} steps in an epoch; {device}"
-    ]
-    if len(data.domains) > 1:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(data.domains, batches.shares, strict=True))
-        given = (
-            "by --domain_weights" if batches.settings.domain_weights else "by their number; --domain_weights changes it"
-        )
-        lines.append(f"patches from {shares} ({given})")
-    if weights is not None:
-        told = ", ".join(f"{name} {weight:g}" for name, weight in zip(data.organelles, weights, strict=True))
-        lines.append(f"weights in the loss: {told}")
-    return lines
 
 
 def _print(line: str) -> None:

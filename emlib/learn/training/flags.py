@@ -48,6 +48,8 @@ def add_training(parser: argparse.ArgumentParser, one_organelle: bool = False) -
         ``--organelle NAME`` in place of ``--organelles NAME …``.
     """
     _add_data(parser, one_organelle)
+    if not one_organelle:
+        _add_volume(parser)
     _add_files(parser)
     _add_network(parser)
     _add_patches(parser)
@@ -60,7 +62,7 @@ def _add_data(parser: argparse.ArgumentParser, one_organelle: bool) -> None:
     data.add_argument("--data_root", default="data", type=Path, metavar="DIR", help="folder of domains (default: data)")
     data.add_argument(
         "--domain",
-        required=True,
+        required=one_organelle,
         nargs="+",
         metavar="NAME",
         help="its folder, with {train,val}/{raw,<organelle>…}/NN.png, or {train,val}/{raw,masks}/NN.png whose values "
@@ -106,6 +108,35 @@ def _add_data(parser: argparse.ArgumentParser, one_organelle: bool) -> None:
         default=2.0,
         metavar="GB",
         help="sections that need more are not kept in memory but decoded again and again (default: 2)",
+    )
+
+
+def _add_volume(parser: argparse.ArgumentParser) -> None:
+    volume = parser.add_argument_group("a labelled volume in place of --domain: boundaries are learnt")
+    volume.add_argument(
+        "--volume", metavar="EM", help="of any format that run_pipeline.py reads; its voxel size or --voxel_size"
+    )
+    volume.add_argument(
+        "--labels",
+        metavar="LABELS",
+        help="neurite labels of the same voxels; 0 is boundary, or with --ignore_index 0 not annotated",
+    )
+    span = {"type": int, "nargs": 2, "metavar": ("FIRST", "END")}
+    volume.add_argument("--z", help="sections to learn from, END not among them (default: all)", **span)
+    volume.add_argument(
+        "--val_z", help="sections that judge the epochs, left out of the training (default: the last sixth)", **span
+    )
+    volume.add_argument(
+        "--sections",
+        type=cli.positive(int),
+        metavar="N",
+        help="neighbouring sections that the network sees, odd (default: 5 where voxels are near isotropic, else 3)",
+    )
+    volume.add_argument(
+        "--axes",
+        type=int,
+        choices=(1, 3),
+        help="learn sections along z, or along all three axes (default: 3 where voxels are near isotropic, else 1)",
     )
 
 
@@ -210,5 +241,5 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--memory_format",
         choices=("auto", "contiguous", "channels_last"),
-        help="auto: channels_last with bf16 (default: auto)",
+        help="auto: channels_last with bf16 (default: the preset's choice)",
     )

@@ -32,6 +32,7 @@ ACCELERATOR_STEPS = 10  # from one look at the loss to the next: each look waits
 
 Validate = Callable[[nn.Module], dict[str, float]]
 Save = Callable[[Path, nn.Module, dict[str, float], "dict[str, Any] | None"], None]
+BeforeEpoch = Callable[[int, nn.Module], None]
 
 
 class Batches(Protocol):
@@ -56,6 +57,7 @@ def train(
     save: Save,
     fabric: Fabric | None = None,
     resume: dict[str, Any] | None = None,
+    before_epoch: BeforeEpoch | None = None,
     note: Callable[[str], None] = print,
     progress: bool = True,
 ) -> TrainResult:
@@ -80,6 +82,9 @@ def train(
         From `emlib.learn.training.device.start_fabric`, when the batches had to know of the processes.
     resume : dict, optional
         What ``save`` was given to store in ``paths.last``.
+    before_epoch : callable, optional
+        Called in each process before the first step of an epoch, or of the rest of one that is resumed, with its
+        number, from 0, and the averaged network in evaluation mode: it may change what ``batches`` gives.
     note : callable
         Takes lines for the user.
     progress : bool
@@ -107,6 +112,7 @@ def train(
         if resume is not None:
             run.state.load_state_dict(resume)
         run.note, run.progress = (note, progress) if main else (lambda line: None, False)
+        run.before_epoch = before_epoch
         return run.all_epochs()
 
 
@@ -186,6 +192,8 @@ class _Training:
     def _epoch(self) -> str:
         """Train to the end of the epoch, or until something ends it; why."""
         state = self.state
+        if self.before_epoch is not None:
+            self.before_epoch(state.epoch, state.weights.eval())
         self.module.train()
         loader = self.batches.loader(state.epoch, state.step, self.settings.workers, self.fabric.device)
         title = f"epoch {state.epoch + 1}/{self.settings.epochs}"

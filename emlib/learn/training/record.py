@@ -16,6 +16,7 @@ from emlib.runs.artefacts import plain
 
 # In args.yaml, not among the settings of a checkpoint: where things lie, what they take, how they are stored and drawn.
 NOT_KEPT = {"data_root", "out_path", "threads", "organelle", "voxel_size", "half", "memory_gb", "contact_sheet"}
+NOT_KEPT |= {"volume", "labels"}
 # What may differ from the training that is resumed: how long it goes on, and what computes it.
 FREE = {"epochs", "patience", "time_budget", "device", "precision", "workers", "memory_format"}
 

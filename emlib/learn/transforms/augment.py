@@ -26,8 +26,8 @@ def augment(
 
     Parameters
     ----------
-    images : (B, 1, S, S) float32 tensor in [0, 1]
-        Patches with as much around them as `margin` asks for.
+    images : (B, C, S, S) float32 tensor in [0, 1]
+        Patches with as much around them as `margin` asks for; neighbouring sections (channels) are changed alike.
     masks : (B, E, S, S) tensor of 0 and 1
     settings : AugmentSettings
     rngs : B random generators
@@ -40,7 +40,7 @@ def augment(
 
     Returns
     -------
-    images : (B, 1, P, P) float32 tensor from ``low`` to ``high``
+    images : (B, C, P, P) float32 tensor from ``low`` to ``high``
     masks : (B, E, P, P) float32 tensor of 0 and 1
         Moved with the image, 0 where tissue is lost.
 
@@ -58,7 +58,7 @@ def augment(
     """
     if images.shape[-2:] != (margin(settings, size),) * 2 or len(rngs) != len(images):
         raise ValueError(f"{len(rngs)} generators, source {tuple(images.shape)}; expected {margin(settings, size)} px")
-    out_images = images.new_empty((len(images), 1, size, size))
+    out_images = images.new_empty((*images.shape[:2], size, size))
     out_masks = images.new_empty((len(images), masks.shape[1], size, size))
     ranges = [grey] * len(rngs) if np.ndim(grey) == 1 else grey
     for i, (rng, (low, high)) in enumerate(zip(rngs, ranges, strict=True)):

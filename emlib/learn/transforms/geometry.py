@@ -87,7 +87,7 @@ def resample(image: torch.Tensor, masks: torch.Tensor, geometry: Geometry, size:
 
     Parameters
     ----------
-    image : (1, S, S) float32 tensor
+    image : (C, S, S) float32 tensor
     masks : (E, S, S) tensor of 0 and 1
     geometry : Geometry
     size : int
@@ -95,7 +95,7 @@ def resample(image: torch.Tensor, masks: torch.Tensor, geometry: Geometry, size:
 
     Returns
     -------
-    image : (1, P, P) float32 tensor
+    image : (C, P, P) float32 tensor
         Bilinear; what falls outside of the source is mirrored.
     masks : (E, P, P) float32 tensor of 0 and 1
         Interpolated likewise and cut at a half, so that outlines stay smooth.
@@ -112,7 +112,7 @@ def resample(image: torch.Tensor, masks: torch.Tensor, geometry: Geometry, size:
     grid = grid * (2 / image.shape[-1])
     both = torch.cat([image, masks.float()])[None]
     moved = grid_sample(both, grid[None], mode="bilinear", padding_mode="reflection", align_corners=False)[0]
-    return moved[:1], (moved[1:] >= 0.5).float()
+    return moved[: len(image)], (moved[len(image) :] >= 0.5).float()
 
 
 def _turned(image: torch.Tensor, geometry: Geometry) -> torch.Tensor:

@@ -1,0 +1,54 @@
+"""Scores of a network on sections of a labelled volume, pooled over its axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from emlib.learn.datasets.mask_classes import UNKNOWN
+from emlib.learn.inference import predict_stack
+from emlib.learn.normalisation import Normalisation
+from emlib.learn.tiles import TileSettings
+from emlib.learn.training.failures import memory_told
+from emlib.learn.volumes.labelled import NAME, LabelledVolume, along
+from emlib.measure.masks.pixels import pixel_counts, pixel_scores
+
+MOST = 24  # sections of each axis that are looked at: enough to tell epochs apart, and quick
+
+
+class VolumeScores:
+    """Scores for `emlib.learn.training.loop.train`.
+
+    Parameters
+    ----------
+    volume : LabelledVolume
+    normalisation : Normalisation
+    device : torch.device or str
+    """
+
+    def __init__(
+        self, volume: LabelledVolume, normalisation: Normalisation, device: torch.device | str = "cpu"
+    ) -> None:
+        self.volume, self.normalisation, self.device = volume, normalisation, device
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Return ``iou``, ``dice``, ``f1`` and ``accuracy`` of the voxels on boundaries, in [0, 1].
+
+        Up to 24 sections of each axis, evenly spread, each predicted for itself; voxels that nobody annotated are left
+        out.
+        """
+        counts = np.zeros(4, np.int64)
+        with memory_told("validating"):
+            for axis in self.volume.axes:
+                depth = self.volume.shape(axis)[0]
+                for index in np.unique(np.linspace(0, depth - 1, min(depth, MOST)).round().astype(int)).tolist():
+                    image, truth = self.volume.image(axis, index), along(self.volume.targets, axis)[index]
+                    found = predict_stack(model, image, self.normalisation, TileSettings(), self.device)[0] >= 0.5
+                    known = truth != UNKNOWN
+                    if known.any():
+                        counts += pixel_counts(truth[known] == 1, found[known])
+        scores = {name: float(value[0]) for name, value in pixel_scores(counts[None]).items()}
+        found = {"iou": scores["iou"], "dice": scores["dice"], "f1": scores["dice"]}
+        found["accuracy"] = float((counts[0] + counts[3]) / counts.sum())
+        return found | {f"iou/{NAME}": scores["iou"], f"dice/{NAME}": scores["dice"]}

@@ -1,0 +1,185 @@
+"""Boundary probability from a trained network: any model of the project whose output tells boundaries.
+
+1. Sections along z, or along all three axes where voxels are near isotropic, through the network; axes are averaged.
+2. Grey is brought to mean and spread of the training: laboratories stain and scan differently.
+3. Where an expert tells mitochondria, the boundary inside them can be lowered: their cristae and double membranes are
+   taken for the end of a neurite else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emlib.errors import UserError
+from emlib.stages.boundaries import damaged_sections
+from emlib.volumes.volume import ZYX, near_isotropic
+
+if TYPE_CHECKING:
+    from emlib.learn.normalisation import Normalisation
+    from emlib.learn.volumes.boundary_model import BoundaryModel
+    from emlib.learn.volumes.prediction import Resampling
+
+
+@dataclass(frozen=True)
+class ExpertSettings:
+    """How a network sees a volume."""
+
+    axes: int = 0  # 1: along z; 3: along all axes, averaged; 0: 3 where voxels are near isotropic, else 1
+    mirrored: bool = False  # also in eight positions each, at eight times the cost
+    own_grey: bool = True  # subtract the volume's own mean grey and divide by its own spread, not the training's
+    mitochondria: float = (
+        0.0  # share of the boundary that is taken away inside mitochondria, where an expert tells them
+    )
+    tile: int = 1024  # px, a multiple of 32; memory grows with its square
+
+
+@dataclass(frozen=True)
+class ExpertMaps:
+    """What a network says of a volume.
+
+    Attributes
+    ----------
+    boundaries : (Z, Y, X) float16 array in [0, 1]
+    mitochondria : (Z, Y, X) float16 array in [0, 1], or None
+        Where the network tells them, and only if they were used.
+    """
+
+    boundaries: np.ndarray
+    mitochondria: np.ndarray | None = None
+
+
+def check_experts(settings: ExpertSettings) -> None:
+    """Refuse settings that mean nothing.
+
+    Raises
+    ------
+    UserError
+        Naming the first of them.
+    """
+    if settings.axes not in (0, 1, 3):
+        raise UserError(f"--set experts.axes={settings.axes}: give 1 (along z), 3 (all axes), or 0 for what fits")
+    if not 0 <= settings.mitochondria <= 1:
+        raise UserError(f"--set experts.mitochondria={settings.mitochondria:g}: a share lies in [0, 1]")
+    if settings.tile < 384 or settings.tile % 32:
+        raise UserError(f"--set experts.tile={settings.tile}: give a multiple of 32 px, at least 384")
+
+
+def expert_boundaries(
+    em: np.ndarray,
+    voxel_size_nm: ZYX,
+    model: BoundaryModel,
+    settings: ExpertSettings | None = None,
+    *,
+    resample: bool = True,
+    note: Callable[[str], None] = lambda line: None,
+    progress: bool = False,
+) -> ExpertMaps:
+    """Predict the probability that a voxel lies on a boundary.
+
+    Parameters
+    ----------
+    em : (Z, Y, X) uint8 array
+        As the microscope made it: networks are trained on grey that nobody has equalised.
+    voxel_size_nm : (z, y, x) in nm
+    model : BoundaryModel
+        From `emlib.learn.volumes.boundary_model.load_boundary_model`.
+    settings : ExpertSettings
+    resample : bool
+        Bring sections to the voxel size of the model's training where it is another; False refuses.
+    note : function of a line
+        Told what the user should know.
+    progress : bool
+        Draw a bar, if stderr is a terminal.
+
+    Returns
+    -------
+    ExpertMaps
+        Sections that hold a single grey value get 0.
+
+    Raises
+    ------
+    UserError
+        If the voxel size differs and must not be resampled, settings mean nothing, the model gives what is no number,
+        or memory runs out.
+
+    Notes
+    -----
+    A 2D network with neighbouring sections as channels, averaged over three orthogonal cuts, stands in for a 3D network
+    at the cost of the former (after the triplanar network of Prasoon et al. 2013).
+    """
+    import torch
+    from tqdm import tqdm
+
+    from emlib.learn.prediction.predictor import SomeChannels
+    from emlib.learn.tiles import TileSettings
+    from emlib.learn.volumes.prediction import predict_along, section_count
+    from emlib.threads import get_threads
+
+    settings = settings or ExpertSettings()
+    check_experts(settings)
+    axes = tuple(range(settings.axes or (3 if near_isotropic(voxel_size_nm) else 1)))
+    resampling = _resampling(model, voxel_size_nm, axes, resample, note)
+    damaged = damaged_sections(em)
+    maps = [model.boundary]
+    if settings.mitochondria and model.mitochondria is not None:
+        maps.append(model.mitochondria)
+    good = em if not damaged.any() else em[~damaged]
+    result = np.zeros((len(maps), *em.shape), np.float16)
+    if not len(good):
+        return ExpertMaps(result[0])
+    torch.set_num_threads(get_threads())
+    exclusive = getattr(model.network, "activation", "sigmoid") == "softmax"  # then all channels decide together
+    network = model.network if exclusive else SomeChannels(model.network, maps)
+    network = network.to(memory_format=torch.channels_last)
+    with tqdm(
+        total=section_count(good.shape, axes), desc="experts", unit="section", disable=None if progress else True
+    ) as bar:
+        found = predict_along(
+            network,
+            good,
+            _normalisation(model, good, settings.own_grey),
+            sections=model.sections,
+            axes=axes,
+            resampling=resampling,
+            tiles=TileSettings(tile=settings.tile, tta=settings.mirrored),
+            tick=bar.update,
+        )
+    result[:, ~damaged] = found[maps] if exclusive else found
+    boundaries, mitochondria = model.boundaries(result[0]), result[1] if len(maps) > 1 else None
+    boundaries[damaged] = 0
+    if mitochondria is not None:
+        boundaries = boundaries * (1 - np.float16(settings.mitochondria) * mitochondria)
+    return ExpertMaps(boundaries, mitochondria)
+
+
+def _resampling(
+    model: BoundaryModel, voxel_size_nm: ZYX, axes: tuple[int, ...], allowed: bool, note: Callable[[str], None]
+) -> Resampling | None:
+    """How voxels are brought to those of the model's training; None where they are alike or these are unknown."""
+    from emlib.learn.volumes.prediction import Resampling
+
+    if model.voxel_size_nm is None:
+        note(f"note: {model.path} does not say for which voxel size it is; voxels are shown to it as they are")
+        return None
+    resampling = Resampling(voxel_size_nm, model.voxel_size_nm)
+    if not resampling.needed(axes, model.sections):
+        return None
+    own, wanted = (" × ".join(f"{side:g}" for side in size) for size in (voxel_size_nm, model.voxel_size_nm))
+    if not allowed:
+        raise UserError(
+            f"{model.path} is for voxels of {wanted} nm (z, y, x) and these are {own} nm; leave --no-resample out to "
+            "resample them on the way, or take a model of this size"
+        )
+    note(f"note: sections are resampled for {model.path}, from {own} to {wanted} nm (z, y, x) and back")
+    return resampling
+
+
+def _normalisation(model: BoundaryModel, em: np.ndarray, own: bool) -> Normalisation:
+    """That of the volume's own grey; the model's, also where it was trained on grey as it is."""
+    from emlib.learn.normalisation import Normalisation, own_normalisation
+
+    return own_normalisation(em) if own and model.normalisation != Normalisation() else model.normalisation
