@@ -109,7 +109,7 @@ def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
             "this was no run of the pipeline but of rebuild_graph_and_figures.py, on what run "
             f"{record[REBUILD].get('run', 'before')} left; repeat it with that script, or name that run"
         )
-    if "stages" not in record and "boundaries_from" not in record:  # both, since one may be lost by damage
+    if record and "stages" not in record and "boundaries_from" not in record:  # both, since one may be lost by damage
         raise UserError("this was no run of the pipeline; repeat it with the command that the record holds")
     settings = _restored(PipelineSettings(), record, "")
     allowed = {"until": UNTIL, "aligned_dtype": ALIGNED_DTYPES}

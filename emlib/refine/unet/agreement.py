@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from emlib.learn.datasets.mask_classes import UNKNOWN
-from emlib.learn.inference import predict_section
+from emlib.learn.inference import predict_stack
 from emlib.learn.normalisation import Normalisation
 from emlib.learn.volumes.labelled import NAME
 from emlib.measure.masks.pixels import pixel_counts, pixel_scores
@@ -43,7 +43,7 @@ class Agreement:
         truths, found = [], []
         for plane, target in zip(self.planes, self.targets, strict=True):
             known = target != UNKNOWN
-            found.append(predict_section(model, plane, self.normalisation, device=self.device)[0][known])
+            found.append(predict_stack(model, plane, self.normalisation, device=self.device)[0][known])
             truths.append(target[known] == 1)
         truth, probability = np.concatenate(truths), np.concatenate(found)
         told = pixel_scores(np.array([pixel_counts(truth, probability >= 0.5)]))
