@@ -102,8 +102,8 @@ def read_decisions(path: str | Path, shape: tuple[int, int, int], own: pd.DataFr
         found = sum(place in known for place in looked_at[PLACE].itertuples(index=False, name=None))
         if 2 * found < len(looked_at):
             raise UserError(
-                f"{foreign}, or another run: {found} of its {plural(len(looked_at), 'candidate')} were found by this one; "
-                f"{advice}"
+                f"{foreign}, or another run: {found} of its {plural(len(looked_at), 'candidate')} were found by this "
+                f"one; {advice}"
             )
     return table
 
