@@ -1,4 +1,5 @@
-"""Proofreading: time of edits, whether the first suspects are true errors, whether the chosen sections stand for all.
+"""Proofreading: time of edits and predictions, whether the first suspects are true errors, whether the chosen sections
+stand for all.
 
     python benchmarks/proofreading.py
     python benchmarks/proofreading.py --only edits --shapes 64 256 256 --repeats 9
@@ -12,6 +13,9 @@ through the sections, with a boundary probability between them.
   on either side of a border, as one clicks where a merge is seen
 
 Wall time is what a person waits; CPU time is what it takes where nothing else runs.
+
+**Live**: a prediction of the section in view, or of a box in the middle of a larger volume, by each bundled model or
+those of --models; the first one of a model is left out.
 
 **Suspects**: of the first 50 on a default reconstruction, how many are true errors (truth says that the two are one,
 or that the two parts are two), against the same candidates in random order (mean and 95 % of 1000 orders) and by size.
@@ -39,11 +43,12 @@ from scipy.spatial import cKDTree
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-NAMES = ("edits", "suspects", "slices")
+NAMES = ("edits", "live", "suspects", "slices")
 VOXEL = (40.0, 8.0, 8.0)
 AREA = 1500  # pixels of a neurite in a section
 CELLS = 31  # of a merged neurite
 AIMS = {(64, 256, 256): 0.15, (100, 1024, 1024): 1.0}
+AIM_LIVE = 2.0
 FIRST, ORDERS = 50, 1000
 
 
@@ -154,6 +159,28 @@ def edits(shapes: list[int], repeats: int) -> None:
     print(f"\nmedians of {repeats}; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
+def live(models: list[str], repeats: int) -> None:
+    """Time predictions of a section and of a box."""
+    from emlib.proofread.live import bundled_models, load_model, predict_box
+    from emlib.volumes.volume import VolumeSource
+
+    em = np.random.default_rng(0).integers(0, 256, (8, 1024, 1024), np.uint8)
+    source = VolumeSource("noise", em.shape, em.dtype, em.__getitem__)
+    boxes = {"section 256 × 256": (0, 1, 384, 640, 384, 640), "section 1024 × 1024": (0, 1, 0, 1024, 0, 1024)}
+    boxes["box 256 × 256 × 8"] = (0, 8, 384, 640, 384, 640)
+    print(f"\n{'model':28}{'in view':22}{'wall':>11}{'CPU':>11}{'aim':>11}")
+    for name in models or bundled_models():
+        model = load_model(name)
+        for title, box in boxes.items():
+            taken = []
+            for _ in range(repeats + 1):
+                wall, cpu = time.perf_counter(), time.process_time()
+                predict_box(model, source, box, VOXEL)
+                taken.append((time.perf_counter() - wall, time.process_time() - cpu))
+            wall, cpu = (statistics.median(column) for column in zip(*taken[1:], strict=True))
+            print(f"{model.name:28}{title:22}{wall:9.3f} s{cpu:9.3f} s{AIM_LIVE:9.2f} s", flush=True)
+
+
 def suspects(cases: list) -> None:
     """Score the queue of suspects on each case."""
     from suspects import Judge
@@ -226,11 +253,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the real data")
     parser.add_argument("--shapes", type=int, nargs="+", default=[64, 256, 256, 100, 1024, 1024], help="Z Y X …")
     parser.add_argument("--repeats", type=int, default=5, help="per row (default: 5)")
+    parser.add_argument("--models", nargs="+", default=[], metavar="PATH", help="of live predictions")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the phantom")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     args = parser.parse_args()
     if "edits" in args.only:
         edits(args.shapes, args.repeats)
+    if "live" in args.only:
+        live(args.models, args.repeats)
     if {"suspects", "slices"} & set(args.only):
         from suspects import fib25, phantom
 

@@ -215,6 +215,7 @@ def test_a_well_aligned_real_stack_stays_where_it_is(real_data):
     assert np.hypot(shifts["dy"], shifts["dx"]).max() < 0.5
 
 
+@pytest.mark.slow
 def test_phantom_does_not_drift():
     from emlib.volumes.phantom import PhantomSettings, make_phantom
 

@@ -136,6 +136,7 @@ def test_what_cannot_be_done_is_told(place, tmp_path, more, message):
         asked(place, tmp_path, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quiet", [False, True])
 def test_the_organelles_in_common_are_analysed(place, tmp_path, run_script, quiet):
     """A data set without one of the model's organelles, and with one that it does not know."""
@@ -231,6 +232,7 @@ def test_imported_weights_take_names(place, tmp_path):
         asked(place, tmp_path / "out", organelles=names[::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["test.py", "channel_ablation.py"])
 def test_a_missing_model_path_names_the_models_there(script, place, tmp_path, run_script):
     (tmp_path / "models").mkdir()

@@ -55,6 +55,7 @@ def statuses(folder):
 # ---- places
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_different_places(em, tmp_path, pipeline):
     """Labels whose number differs from quarter to quarter: each cutout must find that of its own place."""
     labels = np.zeros((8, 128, 128), np.uint16)

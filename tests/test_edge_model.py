@@ -110,6 +110,7 @@ def test_chance_is_told_as_chance():
     assert abs(made.validation["auc"] - 0.5) < 0.1
 
 
+@pytest.mark.slow
 def test_probabilities_are_calibrated():
     """Contacts that are told apart only in part: of those with probability p, p belong together."""
     cut, truth = make((12, 70, 70), 40, 700, seed=7)

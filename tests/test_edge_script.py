@@ -80,6 +80,7 @@ def test_equal_commands_give_equal_bytes_whatever_the_threads(trained, volume, t
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segmenter", ["multicut", "gasp"])
 def test_the_pipeline_segments_with_it(trained, volume, tmp_path, run_script, segmenter):
     model = trained[0] / "data" / "edge_model.npz"

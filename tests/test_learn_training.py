@@ -637,6 +637,7 @@ torch.save([model.state_dict(), Batches(rank=fabric.global_rank).batch(0, 0)[0],
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_both_batches(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(textwrap.dedent(TWO.format(folder=str(tmp_path))))

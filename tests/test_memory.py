@@ -185,6 +185,7 @@ def limited(gib, outdir, *flags):
     )
 
 
+@pytest.mark.slow
 def test_safe8gb_runs_in_two_gib_and_takes_what_was_planned(tmp_path):
     done = limited(2, tmp_path, "--preset", "safe8gb", "--save_minimal", "--aligned_dtype", "float16")
     assert done.returncode == 0 and done.stdout.startswith("planned memory 0.4 GiB of "), done.stderr

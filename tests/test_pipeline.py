@@ -118,6 +118,7 @@ def test_the_same_command_gives_the_same_bytes(finished, tmp_path, run_script):
             assert (outdir / folder / name).read_bytes() == again.read_bytes(), name
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_gives_the_same_bytes(finished, tmp_path, run_script):
     outdir, _ = finished
     assert run_script("run_pipeline.py", *SMALL, "--threads", 1, "--outdir", tmp_path / "one").returncode == 0
@@ -376,6 +377,7 @@ def test_list_settings(run_script):
     assert "graph.min_score=0.3" in lines and any(line.startswith("segment.multicut.bias=") for line in lines)
 
 
+@pytest.mark.slow
 def test_fetch_data_writes_a_phantom_that_the_pipeline_scores(tmp_path, run_script):
     folder = tmp_path / "phantom"
     done = run_script("fetch_data.py", "phantom", "--shape", 80, 72, 10, "--voxel_size", 40, 8, 8, "--output", folder)
@@ -485,6 +487,7 @@ def test_true_synapses_are_cut_and_moved_like_the_truth(pipeline, phantom_files,
     assert "partners" not in scores["synapses"] and "graph" not in scores and "segmentation" not in scores
 
 
+@pytest.mark.slow
 def test_without_partners_or_true_labels_only_places_are_scored(pipeline, phantom_files, tmp_path):
     truth = phantom_files / "neurites_i32_zyx.tif"
     places = pd.read_csv(phantom_files / "synapses.csv")[["z", "y", "x"]]

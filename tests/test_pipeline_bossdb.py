@@ -38,6 +38,7 @@ def test_a_second_run_downloads_no_voxel_again(call, tmp_path):
     assert sidecar(tmp_path)["voxel_size_nm"] == [50, 4.2, 3.5]
 
 
+@pytest.mark.slow
 def test_refresh_fetches_again_what_has_changed(call, tmp_path):
     run, server = call
     assert run("--dataset", "bossdb://lab/brain/em", *CUTOUT).returncode == 0
@@ -115,6 +116,7 @@ def test_a_stage_depends_on_the_server_and_never_on_the_token(stage, monkeypatch
     assert dependence(PipelineSettings(dataset=uri, labels_from=uri), stage)[f"the server of {uri}"] == ""
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_the_voxels_of_another_server(call, run_script, tmp_path):
     run, _ = call
     flags = ["--dataset", "bossdb://lab/brain/em", *CUTOUT]

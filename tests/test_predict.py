@@ -231,6 +231,7 @@ def test_memory_does_not_grow_with_the_number_of_images(model, tmp_path, call):
     assert peaks[200] < peaks[20] + 1.5e6, peaks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["volume", "images"])
 def test_killed_and_resumed_is_byte_identical(call, model, tmp_path, kind):
     if kind == "volume":

@@ -96,6 +96,7 @@ def test_a_merge_is_in_the_graph_the_comparison_and_the_report(run):
     assert (run / "rebuilt/02_baseline/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_rebuild_is_on_record_and_cannot_be_taken_for_a_run(run):
     base = read_runs(run)[0]
     merged(run)
@@ -121,6 +122,7 @@ def test_another_run_sets_what_was_rebuilt_aside(run):
         rebuild(RebuildSettings(), run, quiet=True)
 
 
+@pytest.mark.slow
 def test_decisions_and_names_of_a_proofreader_are_honoured(run):
     from emlib.proofread import Edit, Session
 

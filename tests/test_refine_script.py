@@ -81,6 +81,7 @@ def test_equal_commands_give_equal_bytes(trained, tmp_path, run_script):
     assert np.array_equal(models[0].threshold, models[1].threshold)
 
 
+@pytest.mark.slow
 def test_a_model_can_be_applied_to_another_run(trained, tmp_path, run_script):
     folder, _, _ = trained
     write_run(tmp_path, blobs((5, 40, 40), 12, seed=4, background=0.0))
@@ -114,6 +115,7 @@ def test_one_section_is_enough_and_a_damaged_one_is_left_out(tmp_path, run_scrip
     )
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_in_one_line(tmp_path, run_script):
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path / "none"), "there is no run in")
     make_run(tmp_path, slices=[])

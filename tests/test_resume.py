@@ -400,7 +400,29 @@ def test_every_setting_matters_to_a_stage_or_is_known_not_to():
     assert {f.name for f in fields(PipelineSettings)} <= {*names(PipelineSettings()), *FREE, "stages"}
     from emlib.runs.settings import listing
 
-    assert {line.split("=")[0] for line in listing(StageSettings())} <= names(PipelineSettings())
+    learned = PipelineSettings(boundaries_from="experts", model_path="drosophila-vnc-experts")
+    assert {line.split("=")[0] for line in listing(StageSettings())} <= names(PipelineSettings()) | names(learned)
+
+
+def test_boundaries_depend_on_what_makes_them_not_on_who_uses_them():
+    def boundaries(*assignments, **more):
+        return dependence(settings(*assignments, **more), "boundaries")
+
+    usual = boundaries()
+    assert usual == boundaries("segment.segmenter=gasp") == boundaries("segment.bias=1", "experts.axes=1")
+    assert usual != boundaries("segment.segmenter=watershed") and usual != boundaries(labels_from="labels.tif")
+    assert boundaries(labels_from="a.tif") == boundaries("segment.boundaries.threshold=1", labels_from="b.tif")
+    assert usual != boundaries("segment.boundaries.threshold=1")
+    learned = {"boundaries_from": "experts", "model_path": "drosophila-vnc-experts"}
+    assert boundaries(**learned) == boundaries("segment.boundaries.threshold=1", "segment.segmenter=gasp", **learned)
+    assert boundaries(**learned) != boundaries("experts.axes=1", **learned)
+
+
+def test_another_segmenter_takes_the_boundaries_that_are_there(runs, tissue, tmp_path):
+    new = replace(tissue, stages=override(tissue.stages, ["segment.segmenter=gasp"]))
+    what = "--resume: segment.segmenter has changed (multicut -> gasp), segment and what follows is done again\n"
+    said = _resumed_equals_fresh(runs, tissue, new, tmp_path / "run", what)
+    assert "--resume: going on after boundaries\n" in said
 
 
 # ---- damage
@@ -473,6 +495,7 @@ def test_an_interrupted_run_says_so_and_goes_on(number, runs, tissue, tmp_path):
     assert_same(outdir, runs.undisturbed(tissue))
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_script_in_one_line_and_resume_is_a_flag_of_it(tmp_path, run_script):
     command = ["run_pipeline.py", "--dataset", "sample://phantom", "--cutout", "96", "96", "16", "--outdir", tmp_path]
     process = subprocess.Popen(

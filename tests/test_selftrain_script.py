@@ -100,6 +100,7 @@ def assert_refused(done, message):
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_learnt_from_a_segmentation_alone_unless_asked(tmp_path, run_script):
     write_run(tmp_path, blobs((8, 56, 60), 24, background=0.0))
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path), "has no corrected labels")
@@ -124,6 +125,7 @@ def test_a_damaged_section_is_left_out(tmp_path, run_script):
     assert_refused(done, "section 2 holds a single grey value")
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_in_one_line(tmp_path, run_script):
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path / "none"), "there is no run in")
     labels = make_run(tmp_path, slices=[])

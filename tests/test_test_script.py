@@ -198,6 +198,7 @@ def test_cuda_where_there_is_none(data, monkeypatch):
     assert call(data, device="cuda")[0].startswith("warning: --device cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quiet", [False, True])
 def test_warnings_come_at_once_and_also_with_quiet(data, run_script, quiet):
     for path in (data / "data/my-tissue/test/mitochondria").glob("*.png"):

@@ -104,6 +104,7 @@ def test_a_single_organelle_is_the_same_training(call, data_root, tmp_path):
     assert equal(weights(one), weights(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [(), "--sampling random --augment strong --patches_per_epoch 40 --workers 1 --ema 0.9".split()],
@@ -128,6 +129,7 @@ def test_a_killed_training_resumes_to_the_same_model(call, data_root, tmp_path, 
     assert equal(weights(parts.with_suffix("") / "last.pth"), weights(whole.with_suffix("") / "last.pth"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_one_speaks(run_script, data_root, tmp_path):
     out = tmp_path / "two.pth"
     done = run_script("train.py", *flags(data_root, out, "--epochs", 1, "--devices", 2), timeout=600)
@@ -196,6 +198,7 @@ def test_cuda_that_is_not_there_is_replaced_by_the_cpu(call, data_root, tmp_path
     assert code == 0 and "warning: --device cuda" in said and "; cpu, fp32" in said
 
 
+@pytest.mark.slow
 def test_real_sections_train_within_a_budget(call, real_data, tmp_path):
     code, said, _ = call(
         "train.py", "--data_root", real_data, "--domain", "drosophila-vnc", "--out_path", tmp_path / "m.pth",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from emlib.annotations.classes import MaskClass
     from emlib.learn.prediction.predictor import Predictor
 
+MARGIN = 96  # pixels that a box of one tile sees around itself: the bundled models look 91 px far
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -105,7 +107,7 @@ def predict_box(model: LiveModel, em: VolumeSource | None, box: Box, voxel_size_
     em : VolumeSource
         The run's EM; None where it kept none.
     box : (z0, z1, y0, y1, x0, x1)
-        Each section sees a margin around it, as `predict.py` has it.
+        Each section sees a margin around it, that of `predict.py` unless it fits into one tile; then a narrower one.
     voxel_size_nm : (z, y, x) in nm
 
     Raises
@@ -123,7 +125,8 @@ def predict_box(model: LiveModel, em: VolumeSource | None, box: Box, voxel_size_
         raise UserError("the run has no EM (data/em_aligned_float32_zyx.npy) to predict on; run the pipeline again")
     start = perf_counter()
     predictor = model.predictor
-    how = BlockSettings(TileSettings(), model.device)
+    one_tile = max(box[3] - box[2], box[5] - box[4]) + 2 * MARGIN <= TileSettings().tile
+    how = BlockSettings(TileSettings(overlap=MARGIN) if one_tile else TileSettings(), model.device)
     found = predict_block(predictor, em.read, em.shape, slices(box), how)
     decided = decide(found, predictor.activation)
     channels = chosen_channels(predictor.classes, predictor.activation, None, model.name)
