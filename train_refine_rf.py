@@ -12,16 +12,7 @@ from emlib.runs import cli
 
 def parse_args(argv=None):
     parser = cli.Parser(description=__doc__)
-    data = parser.add_argument_group("input; the EM is that of the run in --outdir")
-    section = {"type": cli.at_least_zero(int), "nargs": "+", "metavar": "Z"}
-    data.add_argument("--slices", help="corrected sections (default: <outdir>/tables/proofread_slices.json)", **section)
-    data.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="labels with the corrected sections (default: <outdir>/data/neurite_labels_corrected_i32_zyx.npy)",
-    )
-    size = {"type": cli.positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
-    data.add_argument("--voxel_size", help="nm; wins over the files'", **size)
+    data = cli.add_corrections(parser, "input; the EM is that of the run in --outdir")
     crop = parser.add_argument_group("a labelled crop instead of a run, with --edges; --labels are its true neurites")
     crop.add_argument("--volume", metavar="EM", help="any input format; taken for aligned")
     crop.add_argument("--boundaries", metavar="FILE", help="boundary probability (default: from intensity)")
@@ -35,9 +26,7 @@ def parse_args(argv=None):
     learn.add_argument(
         "--trees", type=cli.positive(int), metavar="N", help="of the pixel forest (default: 40; of a crop: 200)"
     )
-    named = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
-    learn.add_argument("--set", help="any setting that --list_settings names", **named)
-    learn.add_argument("--list_settings", action="store_true", help="print all settings and exit")
+    cli.add_settings(learn)
     cli.add_run(parser)
     return cli.parse(parser, argv)
 

@@ -13,16 +13,7 @@ PRESETS = ("medium", "safe8gb")
 
 def parse_args(argv=None):
     parser = cli.Parser(description=__doc__)
-    data = parser.add_argument_group("input; EM and segmentation are those of the run in --outdir")
-    section = {"type": cli.at_least_zero(int), "nargs": "+", "metavar": "Z"}
-    data.add_argument("--slices", help="corrected sections (default: <outdir>/tables/proofread_slices.json)", **section)
-    data.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="labels with the corrected sections (default: <outdir>/data/neurite_labels_corrected_i32_zyx.npy)",
-    )
-    size = {"type": cli.positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
-    data.add_argument("--voxel_size", help="nm; wins over the files'", **size)
+    data = cli.add_corrections(parser, "input; EM and segmentation are those of the run in --outdir")
     data.add_argument(
         "--without_corrections",
         action="store_true",
@@ -39,9 +30,7 @@ def parse_args(argv=None):
     learn.add_argument("--time_budget", help="end the training after so many minutes; the clock then matters", **budget)
     learn.add_argument("--resume", action="store_true", help="go on with a training that was interrupted")
     learn.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")
-    named = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
-    learn.add_argument("--set", help="any setting that --list_settings names", **named)
-    learn.add_argument("--list_settings", action="store_true", help="print all settings and exit")
+    cli.add_settings(learn)
     cli.add_run(parser)
     return cli.parse(parser, argv)
 

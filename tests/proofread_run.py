@@ -52,3 +52,16 @@ def candidate_table(labels, count=6, seed=2):
     z, y, x = z[chosen], y[chosen], x[chosen]
     partners = {"pre_id": labels[z, y, x], "post_id": labels[z, y, x + 1]}
     return pd.DataFrame({"z": z, "y": y, "x": x, **partners, "score": np.linspace(0.9, 0.1, count)})
+
+
+def write_corrected_run(folder, slices=(1, 3, 6), synthetic=None):
+    """A run whose labels were corrected in a few sections."""
+    labels = blobs((8, 56, 60), 24, background=0.0)
+    write_run(folder, labels)
+    outputs = Outputs(folder)
+    if synthetic:
+        em = np.load(folder / "data" / "em_aligned_float32_zyx.npy")
+        outputs.array("em_aligned_float32_zyx", em, "em", voxel_size_nm=VOXEL, synthetic=synthetic)
+    outputs.array("neurite_labels_corrected_i32_zyx", labels, "corrected", voxel_size_nm=VOXEL)
+    outputs.json("proofread_slices", {"slices": list(slices)}, "sections")
+    return labels

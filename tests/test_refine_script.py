@@ -5,7 +5,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from proofread_run import VOXEL, blobs, write_run
+from proofread_run import VOXEL, blobs, write_corrected_run, write_run
 
 from emlib.refine.model_file import read_model
 from emlib.runs.artefacts import Outputs
@@ -15,23 +15,10 @@ LABELS = "neurite_labels_refined_rf_i32_zyx"
 QUICK = ("--trees", 8, "--set", "edges.forest.trees=10", "--threads", 1)
 
 
-def make_run(folder, slices=(1, 3, 6), synthetic=None):
-    """A run whose labels were corrected in a few sections."""
-    labels = blobs((8, 56, 60), 24, background=0.0)
-    write_run(folder, labels)
-    outputs = Outputs(folder)
-    if synthetic:
-        em = np.load(folder / "data" / "em_aligned_float32_zyx.npy")
-        outputs.array("em_aligned_float32_zyx", em, "em", voxel_size_nm=VOXEL, synthetic=synthetic)
-    outputs.array("neurite_labels_corrected_i32_zyx", labels, "corrected", voxel_size_nm=VOXEL)
-    outputs.json("proofread_slices", {"slices": list(slices)}, "sections")
-    return labels
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, run_script):
     folder = tmp_path_factory.mktemp("trained")
-    labels = make_run(folder, synthetic="SYNTHETIC PHANTOM: a test")
+    labels = write_corrected_run(folder, synthetic="SYNTHETIC PHANTOM: a test")
     done = run_script(SCRIPT, "--outdir", folder, "--edges", *QUICK)
     assert done.returncode == 0, done.stderr
     return folder, labels, done
@@ -73,7 +60,7 @@ def test_the_run_log_has_an_entry(trained):
 
 def test_equal_commands_give_equal_bytes(trained, tmp_path, run_script):
     folder, _, _ = trained
-    make_run(tmp_path, synthetic="SYNTHETIC PHANTOM: a test")
+    write_corrected_run(tmp_path, synthetic="SYNTHETIC PHANTOM: a test")
     assert run_script(SCRIPT, "--outdir", tmp_path, "--edges", *QUICK[:-1], 2).returncode == 0
     for name in (f"data/{LABELS}.npy", "tables/refine_rf_importance.csv", "tables/refine_rf_validation.json"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -101,7 +88,7 @@ def assert_refused(done, message):
 
 
 def test_one_section_is_enough_and_a_damaged_one_is_left_out(tmp_path, run_script):
-    make_run(tmp_path)
+    write_corrected_run(tmp_path)
     em = np.load(tmp_path / "data" / "em_aligned_float32_zyx.npy")
     em[2] = 0.5
     Outputs(tmp_path).array("em_aligned_float32_zyx", em, "em", voxel_size_nm=VOXEL)
@@ -118,7 +105,7 @@ def test_one_section_is_enough_and_a_damaged_one_is_left_out(tmp_path, run_scrip
 @pytest.mark.slow
 def test_mistakes_are_told_in_one_line(tmp_path, run_script):
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path / "none"), "there is no run in")
-    make_run(tmp_path, slices=[])
+    write_corrected_run(tmp_path, slices=[])
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path), "there are no corrected sections")
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path, "--slices", 1, 8), "there is no section 8")
     (tmp_path / "data" / "model.npz").write_bytes(b"PK")

@@ -5,7 +5,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from proofread_run import VOXEL, blobs, write_run
+from proofread_run import VOXEL, blobs, write_corrected_run, write_run
 
 from emlib.refine.unet.settings import PRESETS
 from emlib.runs.artefacts import Outputs
@@ -16,23 +16,10 @@ QUICK = ("--preset", "safe8gb", "--threads", 1, "--device", "cpu", "--set", "epo
 QUICK += ("batch_size=2", "renew_every=1", "widths=[4, 4, 4, 4]", "expert_widths=[4, 4, 4, 4]")
 
 
-def make_run(folder, slices=(1, 3, 6), synthetic=None):
-    """A run whose labels were corrected in a few sections."""
-    labels = blobs((8, 56, 60), 24, background=0.0)
-    write_run(folder, labels)
-    outputs = Outputs(folder)
-    if synthetic:
-        em = np.load(folder / "data" / "em_aligned_float32_zyx.npy")
-        outputs.array("em_aligned_float32_zyx", em, "em", voxel_size_nm=VOXEL, synthetic=synthetic)
-    outputs.array("neurite_labels_corrected_i32_zyx", labels, "corrected", voxel_size_nm=VOXEL)
-    outputs.json("proofread_slices", {"slices": list(slices)}, "sections")
-    return labels
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, run_script):
     folder = tmp_path_factory.mktemp("trained")
-    labels = make_run(folder, synthetic="SYNTHETIC PHANTOM: a test")
+    labels = write_corrected_run(folder, synthetic="SYNTHETIC PHANTOM: a test")
     done = run_script(SCRIPT, "--outdir", folder, *QUICK)
     assert done.returncode == 0, done.stderr
     return folder, labels, done
@@ -67,7 +54,7 @@ def test_the_run_log_has_an_entry(trained):
 
 def test_equal_commands_give_equal_bytes(trained, tmp_path, run_script):
     folder, _, _ = trained
-    make_run(tmp_path, synthetic="SYNTHETIC PHANTOM: a test")
+    write_corrected_run(tmp_path, synthetic="SYNTHETIC PHANTOM: a test")
     assert run_script(SCRIPT, "--outdir", tmp_path, *QUICK, "--quiet").stdout == ""
     names = (f"data/{LABELS}.npy", f"data/{LABELS}.json", "data/refine_unet_model.pth")
     for name in (*names, "tables/refine_unet_history.csv", "tables/refine_unet_validation.json"):
@@ -113,7 +100,7 @@ def test_nothing_is_learnt_from_a_segmentation_alone_unless_asked(tmp_path, run_
 
 
 def test_a_damaged_section_is_left_out(tmp_path, run_script):
-    make_run(tmp_path)
+    write_corrected_run(tmp_path)
     em = np.load(tmp_path / "data" / "em_aligned_float32_zyx.npy")
     em[2] = 0.5
     Outputs(tmp_path).array("em_aligned_float32_zyx", em, "em", voxel_size_nm=VOXEL)
@@ -128,7 +115,7 @@ def test_a_damaged_section_is_left_out(tmp_path, run_script):
 @pytest.mark.slow
 def test_mistakes_are_told_in_one_line(tmp_path, run_script):
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path / "none"), "there is no run in")
-    labels = make_run(tmp_path, slices=[])
+    labels = write_corrected_run(tmp_path, slices=[])
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path), "there are no corrected sections")
     assert_refused(run_script(SCRIPT, "--outdir", tmp_path, "--slices", 1, 8), "there is no section 8")
     labels[3] = 7

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from emlib.errors import UserError
 from emlib.proofread.run_files import RunFiles
 from emlib.publish.page import save_figure
-from emlib.refine.corrections import find_corrected_run, find_run_with_em, read_corrections, read_em
+from emlib.refine.corrections import CorrectedRun, find_corrected_run, find_run_with_em, read_corrections, read_em
 from emlib.refine.edge_features import EDGE_NAMES
 from emlib.refine.edge_forest import EdgeForest
 from emlib.refine.features import feature_names
@@ -30,33 +29,20 @@ BOUNDARIES = "boundaries_refined_rf_f16_zyx"
 MODEL = "refine_rf_model"
 
 
-@dataclass(frozen=True)
-class RefineRequest:
+@dataclass(frozen=True, kw_only=True)
+class RefineRequest(CorrectedRun):
     """What the command line asks for.
 
     Attributes
     ----------
-    outdir : Path
-    slices : tuple of int or None
-        None: those that the proofreader accepted.
-    labels : str or None
-        Corrected labels instead of the run's.
-    voxel_size_nm : (z, y, x) or None
-        Wins over that of the files.
     with_edges : bool
     model : str or None
         A trained model to apply instead of training.
-    seed : int
     settings : RefineSettings
     """
 
-    outdir: Path
-    slices: tuple[int, ...] | None = None
-    labels: str | None = None
-    voxel_size_nm: tuple[float, float, float] | None = None
     with_edges: bool = False
     model: str | None = None
-    seed: int = 0
     settings: RefineSettings = field(default_factory=RefineSettings)
 
 

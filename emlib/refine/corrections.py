@@ -12,6 +12,7 @@ import numpy as np
 from emlib.errors import UserError
 from emlib.evaluation.inputs import read_whole
 from emlib.proofread.run_files import RunFiles, find_run
+from emlib.volumes.volume import ZYX
 
 LABELS = ("neurite_labels_corrected_i32_zyx", "neurite_labels_corrected_i64_zyx")
 SLICES = Path("tables") / "proofread_slices.json"
@@ -31,6 +32,29 @@ class Corrections:
 
     sections: tuple[int, ...]
     labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectedRun:
+    """Which run is learnt from, as the command line names it.
+
+    Attributes
+    ----------
+    outdir : Path
+    slices : tuple of int or None
+        None: those that the proofreader accepted.
+    labels : str or None
+        Corrected labels instead of the run's.
+    voxel_size_nm : (z, y, x) or None
+        Wins over that of the files.
+    seed : int
+    """
+
+    outdir: Path
+    slices: tuple[int, ...] | None = None
+    labels: str | None = None
+    voxel_size_nm: ZYX | None = None
+    seed: int = 0
 
 
 def find_corrected_run(

@@ -162,6 +162,30 @@ def add_partner_labels(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--truth_labels", metavar="LABELS", help="true neurites of the same shape")
 
 
+def add_corrections(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """Add the flags that say which sections of a run were corrected, and to what; return their group."""
+    group = parser.add_argument_group(title)
+    section = {"type": at_least_zero(int), "nargs": "+", "metavar": "Z"}
+    group.add_argument(
+        "--slices", help="corrected sections (default: <outdir>/tables/proofread_slices.json)", **section
+    )
+    group.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="labels with the corrected sections (default: <outdir>/data/neurite_labels_corrected_i32_zyx.npy)",
+    )
+    size = {"type": positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
+    group.add_argument("--voxel_size", help="nm; wins over the files'", **size)
+    return group
+
+
+def add_settings(group: argparse._ArgumentGroup) -> None:
+    """Add the flags that change and list settings."""
+    named = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
+    group.add_argument("--set", help="any setting that --list_settings names", **named)
+    group.add_argument("--list_settings", action="store_true", help="print all settings and exit")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every script has: where to write, how many threads, how much to say."""
     group = parser.add_argument_group("run")

@@ -18,7 +18,14 @@ from emlib.learn.training.settings import TrainPaths
 from emlib.measure.instances import score_instances
 from emlib.proofread.run_files import RunFiles
 from emlib.publish.page import save_figure
-from emlib.refine.corrections import Corrections, find_corrected_run, find_run_with_em, read_corrections, read_em
+from emlib.refine.corrections import (
+    CorrectedRun,
+    Corrections,
+    find_corrected_run,
+    find_run_with_em,
+    read_corrections,
+    read_em,
+)
 from emlib.refine.recording import Recording, recorded
 from emlib.refine.refining import put_back
 from emlib.refine.unet.figure_history import figure_history
@@ -37,37 +44,24 @@ STRIPS, OWN = "held-out strips of the corrected sections", "the segmentation it 
 TIMES = ("patches_per_s", "seconds")  # of a history; different in equal runs
 
 
-@dataclass(frozen=True)
-class SelftrainRequest:
+@dataclass(frozen=True, kw_only=True)
+class SelftrainRequest(CorrectedRun):
     """What the command line asks for.
 
     Attributes
     ----------
-    outdir : Path
-    slices : tuple of int or None
-        None: those that the proofreader accepted.
-    labels : str or None
-        Corrected labels instead of the run's.
-    voxel_size_nm : (z, y, x) or None
-        Wins over that of the files.
     without_corrections : bool
         Learn from the segmentation alone.
     resume : bool
     time_budget_min : float or None
     device : str
-    seed : int
     settings : SelftrainSettings
     """
 
-    outdir: Path
-    slices: tuple[int, ...] | None = None
-    labels: str | None = None
-    voxel_size_nm: tuple[float, float, float] | None = None
     without_corrections: bool = False
     resume: bool = False
     time_budget_min: float | None = None
     device: str = "auto"
-    seed: int = 0
     settings: SelftrainSettings = field(default_factory=SelftrainSettings)
 
 
