@@ -20,12 +20,8 @@ def parse_args(argv=None):
     data.add_argument("--model", metavar="FILE.npz", help="apply a model that was trained before instead of training")
     learn = parser.add_argument_group("learning")
     learn.add_argument("--edges", action="store_true", help="also learn which fragments belong together")
-    learn.add_argument(
-        "--classifier", choices=("rf", "hgb"), help="random forest or gradient boosting (default: rf; of a crop: hgb)"
-    )
-    learn.add_argument(
-        "--trees", type=cli.positive(int), metavar="N", help="of the pixel forest (default: 40; of a crop: 200)"
-    )
+    learn.add_argument("--classifier", choices=("rf", "hgb"), help="random forest or gradient boosting (default: hgb)")
+    learn.add_argument("--trees", type=cli.positive(int), metavar="N", help="of the pixel forest (default: 200)")
     cli.add_settings(learn)
     cli.add_run(parser)
     return cli.parse(parser, argv)

@@ -1,13 +1,13 @@
 """Does refinement pay? K sections are replaced by truth, as a proofreader would, and other sections are scored.
 
     python benchmarks/refinement.py
-    python benchmarks/refinement.py --data ../shared/data --only fib25-medulla --sections 5 --methods RF "U-Net"
+    python benchmarks/refinement.py --data ../shared/data --only fib25-medulla --sections 5 --methods forest "U-Net"
 
 - fib25-medulla: corrected sections lie in z 0-119, on which settings were chosen; z 130-249 is scored
 - fib25-train: what settings were chosen on. z 0-119 alone, corrected sections in z 0-59, z 60-119 is scored
 - phantom (40 x 8 x 8 nm): corrected sections are spread over the volume; those that no K corrects are scored
-- default: the classical default, nothing learnt; watershed: the slice-wise baseline; RF: forest of pixels; edges: the
-  forest of contacts on the classical boundaries; RF + edges: both forests; U-Net alone: self-training without
+- default: the classical default, nothing learnt; watershed: the slice-wise baseline; forest: of pixels; edges: the
+  forest of contacts on the classical boundaries; forest + edges: both; U-Net alone: self-training without
   corrections; U-Net: with them
 - VOI in bits, predicted 0 filled from the nearest label of its section, truth 0 ignored, on the scored sections of one
   segmentation of the whole volume
@@ -40,7 +40,7 @@ sys.path.insert(0, str(ROOT))
 NAMES = ("fib25-medulla", "fib25-train", "phantom", "end-to-end")
 ROWS = "refinement_rows.jsonl"
 AIM_S, AIM_UNET_MIN = 60.0, 10.0
-AIMS = {"RF": 1.7, "RF + edges": 1.7, "U-Net": 1.4}  # bits of VOI on fib25-medulla from 5 sections
+AIMS = {"forest": 1.7, "forest + edges": 1.7, "U-Net": 1.4}  # bits of VOI on fib25-medulla from 5 sections
 KS = (1, 3, 5, 10)
 SAFE = ("--preset", "safe8gb")
 
@@ -157,11 +157,12 @@ def forests(case: Case, name: str, sections: list[int], options: argparse.Namesp
     corrections = case.corrections(sections)
     made = refine(case.em, case.voxel_size_nm, corrections, settings, with_edges=True, stage=meter.stage)
     print(f"  K {len(sections)}: {made.pixels.validation}, edges {made.edge_validation}", flush=True)
-    edges = Result("RF + edges", made.labels, *sum(meter.steps.values()))
+    edges = Result("forest + edges", made.labels, *sum(meter.steps.values()))
     pixels = meter.steps["learn"] + meter.steps["classify"]
-    alone = timed("RF", lambda: segment(case.em, case.voxel_size_nm, settings.segment, made.boundaries))
+    alone = timed("forest", lambda: segment(case.em, case.voxel_size_nm, settings.segment, made.boundaries))
     yield alone._replace(seconds=alone.seconds + pixels[0], cpu_seconds=alone.cpu_seconds + pixels[1])
     yield edges
+    yield from other_biases(case, "forest", settings, made.boundaries, options.biases)
 
 
 def contacts(case: Case, name: str, sections: list[int], options: argparse.Namespace) -> Iterator[Result]:
@@ -189,7 +190,6 @@ def network(case: Case, name: str, sections: list[int], options: argparse.Namesp
     from emlib.refine.unet.selftrain import Start, selftrain
     from emlib.refine.unet.settings import PRESETS
     from emlib.runs.settings import override
-    from emlib.stages.segment import segment
 
     settings = override(PRESETS[options.preset], options.set)
     corrections = case.corrections(sections) if sections else None
@@ -200,9 +200,17 @@ def network(case: Case, name: str, sections: list[int], options: argparse.Namesp
         paths = TrainPaths(Path(folder) / "model.pth")
         made = selftrain(start, settings, paths, seed=0, device="cpu", stage=meter.stage, note=note)
     yield Result(name, made.labels, *sum(meter.steps.values()))
-    for bias in options.biases:  # what else the same training would have given
+    yield from other_biases(case, name, settings, made.boundaries, options.biases)
+
+
+def other_biases(case: Case, name: str, settings, boundaries: np.ndarray, biases: list[float]) -> Iterator[Result]:
+    """What else the same training would have given."""
+    from emlib.runs.settings import override
+    from emlib.stages.segment import segment
+
+    for bias in biases:
         changed = override(settings, [f"segment.multicut.bias={bias}"]).segment
-        labels = segment(case.em, case.voxel_size_nm, changed, made.boundaries)
+        labels = segment(case.em, case.voxel_size_nm, changed, boundaries)
         yield Result(f"{name}, bias {bias:g}", labels, float("nan"), float("nan"))
 
 
@@ -210,8 +218,8 @@ def network(case: Case, name: str, sections: list[int], options: argparse.Namesp
 METHODS: dict[str, Callable[..., Iterator[Result]]] = {
     "default": unrefined,
     "watershed": unrefined,
-    "RF": forests,
-    "RF + edges": forests,
+    "forest": forests,
+    "forest + edges": forests,
     "edges": contacts,
     "U-Net alone": network,
     "U-Net": network,

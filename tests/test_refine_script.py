@@ -12,7 +12,7 @@ from emlib.runs.artefacts import Outputs
 
 SCRIPT = "train_refine_rf.py"
 LABELS = "neurite_labels_refined_rf_i32_zyx"
-QUICK = ("--trees", 8, "--set", "edges.forest.trees=10", "--threads", 1)
+QUICK = ("--trees", 40, "--set", "edges.forest.trees=10", "--threads", 1)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_what_is_promised_is_written(trained):
     assert found.shape == labels.shape and found.dtype == np.int32 and found.min() == 1
     sidecar = json.loads((folder / "data" / f"{LABELS}.json").read_text())
     assert sidecar["voxel_size_nm"] == list(VOXEL) and sidecar["source"]["sections"] == [1, 3, 6]
-    assert sidecar["synthetic"].startswith("SYNTHETIC") and sidecar["settings"]["forest"]["trees"] == 8
+    assert sidecar["synthetic"].startswith("SYNTHETIC") and sidecar["settings"]["forest"]["trees"] == 40
     for name in ("pixels", "edges"):
         assert name in json.loads((folder / "tables" / "refine_rf_validation.json").read_text())
     for name in ("importance", "edge_importance"):

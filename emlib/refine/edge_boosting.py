@@ -141,11 +141,7 @@ def _check(known: LabelledContacts, where: str) -> None:
 
 
 def _grown(features: np.ndarray, same: np.ndarray, settings: ForestSettings, seed: int) -> Forest:
-    from threadpoolctl import threadpool_limits
-
-    # Sums of gradients are added up in the order of the threads: with one the trees do not depend on their number.
-    with threadpool_limits(1, user_api="openmp"):
-        return grow_forest(features, same, CONTACT_NAMES, settings, seed)[0]
+    return grow_forest(features, same, CONTACT_NAMES, settings, seed)[0]
 
 
 def _importance(forest: Forest, features: np.ndarray, answer: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:

@@ -18,7 +18,7 @@ class ExampleSettings:
     """Which pixels the forest learns from."""
 
     band_px: int = 2  # width of the background along the border of two labels, half of it on either side
-    pixels: int = 30_000  # drawn at random, from all sections alike, half of them background
+    pixels: int = 60_000  # drawn at random, from all sections alike, half of them background
     held_out: float = 0.2  # share of pixels that no forest learns from
 
 

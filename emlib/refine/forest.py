@@ -156,6 +156,7 @@ def grow_forest(
         model.fit(features, positive)
         return from_random_forest(model, names), model.feature_importances_
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     model = HistGradientBoostingClassifier(
         max_iter=settings.trees,
@@ -165,7 +166,9 @@ def grow_forest(
         early_stopping=False,
         random_state=state,
     )
-    model.fit(features, positive)
+    # Sums of gradients are added up in the order of the threads: with one the trees do not depend on their number.
+    with threadpool_limits(1, user_api="openmp"):
+        model.fit(features, positive)
     return from_boosting(model, names), np.full(len(names), np.nan)
 
 

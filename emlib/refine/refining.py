@@ -27,14 +27,13 @@ Stage = Callable[[str], AbstractContextManager]
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """Settings of all steps; both biases were chosen on fib25-medulla z 0-119 and phantom seed 3."""
+    """Settings of all steps; biases were chosen on fib25-medulla z 0-119 and phantom seed 3."""
 
     features: FeatureSettings = field(default_factory=FeatureSettings)
     examples: ExampleSettings = field(default_factory=ExampleSettings)
-    forest: ForestSettings = field(default_factory=ForestSettings)
+    forest: ForestSettings = field(default_factory=lambda: ForestSettings("hgb", trees=200, min_leaf=20))
     edges: EdgeSettings = field(default_factory=EdgeSettings)
-    # A forest that learnt from as much background as neurite sees more background than there is.
-    segment: SegmentSettings = field(default_factory=lambda: SegmentSettings(multicut=MulticutSettings(bias=-0.25)))
+    segment: SegmentSettings = field(default_factory=lambda: SegmentSettings(multicut=MulticutSettings(bias=0.0)))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class SelftrainSettings:
     band_px: int = 2
     certain: float = 0.6
     renew_every: int = 8
-    segment: SegmentSettings = field(default_factory=lambda: SegmentSettings(multicut=MulticutSettings(bias=0.0)))
+    segment: SegmentSettings = field(default_factory=lambda: SegmentSettings(multicut=MulticutSettings(bias=1.5)))
 
 
 PRESETS = {
