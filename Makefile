@@ -46,7 +46,7 @@ $(VENV)/.core: requirements-core.txt | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-core.txt
 	touch $@
 
-$(VENV)/.learn: requirements.txt $(VENV)/.core | $(PY)
+$(VENV)/.learn: requirements.txt requirements-view.txt $(VENV)/.core | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 

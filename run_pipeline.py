@@ -7,7 +7,7 @@ python run_pipeline.py --dataset stack.tif --voxel_size 40 4 4 --cutout 512 512 
 import sys
 from contextlib import nullcontext
 
-from emlib.runs import cli
+from emlib.runs import block_flags, cli
 
 STOPS = ("cutout", "preprocess", "align", "boundaries", "segment", "synapses", "graph")
 
@@ -20,6 +20,7 @@ def parse_args(argv=None):
     sources = "intensity|forest|experts|FILE"
     data.add_argument("--boundaries", default="intensity", metavar=sources, help="boundary probability")
     data.add_argument("--model_path", metavar="NAME|FILE", help="of --boundaries experts (.pth) or forest (.npz)")
+    data.add_argument("--synapses", choices=("heuristic", "experts"), help="(default: experts if the network can)")
     data.add_argument("--no_resample", action="store_true", help="refuse a network for another voxel size")
     data.add_argument("--labels", metavar="FILE", help="neurite labels of your own instead of segmenting")
     steps = parser.add_argument_group("stages")
@@ -34,6 +35,7 @@ def parse_args(argv=None):
         help="gasp joins by mean affinity, watershed is the slice-wise baseline",
     )
     steps.add_argument("--edge_model", metavar="FILE", help="learned contacts, of train_refine_rf.py --edges --volume")
+    steps.add_argument("--undirected", action="store_true", help="leave open which neurite of a synapse sends")
     steps.add_argument("--min_score", type=float, metavar="S", help="of a candidate in the graph (default: 0.10)")
     named = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
     steps.add_argument("--set", help="any setting that --list_settings names", **named)
@@ -46,6 +48,7 @@ def parse_args(argv=None):
     keep.add_argument("--save_minimal", action="store_true", help="keep no intermediate arrays")
     keep.add_argument("--aligned_dtype", choices=("float32", "float16"), default="float32")
     keep.add_argument("--force", action="store_true", help="run although the planned memory exceeds what is free")
+    block_flags.add_blocks(parser)
     cli.add_history(parser)
     cli.add_run(parser)
     return cli.parse(parser, argv)
@@ -53,6 +56,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    block_flags.check_blocks(args)
     from emlib import pipeline  # heavy: after parsing
     from emlib.pipeline import PipelineSettings, StageSettings
     from emlib.runs import history_lines
@@ -68,12 +72,13 @@ def main(argv=None):
         print(*listing_lines(list_bossdb(args.list, options, progress=not args.quiet), args.list), sep="\n")
         return 0
     short = {"segment.segmenter": args.segmenter, "graph.min_score": args.min_score}
+    short["synapses.directed"] = "false" if args.undirected else None
     stages = override(StageSettings(), [f"{k}={v}" for k, v in short.items() if v is not None] + args.set)
     if args.list_settings:
         print(*listing(stages), sep="\n")
         return 0
     settings = PipelineSettings(
-        cutout_xyz=tuple(args.cutout or cli.PRESETS[args.preset]),
+        cutout_xyz=block_flags.cutout_of(args),
         offset_xyz=args.offset and tuple(args.offset),
         voxel_size_nm=args.voxel_size and tuple(args.voxel_size),
         seed=args.seed,
@@ -81,6 +86,7 @@ def main(argv=None):
         network_timeout_s=args.network_timeout,
         resolution=cli.boss_resolution(args),
         refresh=args.refresh,
+        fill_missing=args.fill_missing,
         boss_config=args.boss_config,
         until=args.until or "publish",
         save_minimal=args.save_minimal,
@@ -90,10 +96,13 @@ def main(argv=None):
         boundaries_from=args.boundaries,
         model_path=args.model_path,
         resample=not args.no_resample,
+        synapses_from=args.synapses or "auto",
         labels_from=args.labels,
         edge_model=args.edge_model,
         truth=args.truth,
         truth_synapses=args.truth_synapses,
+        blocks_xyz=args.blocks and tuple(args.blocks),
+        npy=args.npy or "auto",
         stages=stages,
         **({"dataset": args.dataset} if args.dataset else {}),
     )
@@ -108,7 +117,8 @@ def main(argv=None):
             cutouts = pipeline.run_cutouts(settings, args.cutouts, outdir, **how)
             lines, code = pipeline.cutout_lines(cutouts, outdir), 2 if any(cutout.error for cutout in cutouts) else 0
         else:
-            run = pipeline.run_pipeline(settings, outdir, **how)
+            carriage = pipeline.Carriage(args.workers or 1, args.scheduler, args.memory_gb)
+            run = pipeline.run_any(settings, outdir, carriage, **how)
             lines, code = pipeline.report_lines(run) + ([again.verdict()] if again else []), 0
     if not args.quiet:
         print(*lines, sep="\n")

@@ -20,6 +20,11 @@ drosophila-vnc train sections and phantom seed 3, adapted by voxel size alone; n
 
 Writes outputs/tables/reconstruction.csv. With --curve it draws instead, for fib25-medulla, splits against mergers over
 the bias of each segmenter with and without learned contacts, and scores the held-out half (see agglomeration.py).
+With --cost it times instead, on the phantom of 256 x 256 x 64, each stage for each segmenter and source of boundaries,
+medians over --repeats, into outputs/tables/reconstruction_cost.csv; the network is of the preset laptop, trained for
+--minutes on another phantom, or the one of --model_path. CPU seconds are those of all threads.
+
+    python benchmarks/reconstruction.py --cost --repeats 3
 """
 
 import argparse
@@ -35,6 +40,7 @@ from pathlib import Path
 import agglomeration
 import numpy as np
 import pandas as pd
+import stage_costs
 from child import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,8 +205,19 @@ def main() -> None:
     parser.add_argument("--outdir", type=Path, default=ROOT / "outputs")
     parser.add_argument("--curve", action="store_true", help="draw splits against mergers over the bias instead")
     parser.add_argument("--boundaries", default="intensity", metavar="FILE", help="of --curve: the whole FIB-25 crop")
+    parser.add_argument("--cost", action="store_true", help="seconds and memory of each stage instead")
+    parser.add_argument("--repeats", type=int, default=3, help="of --cost (default: 3)")
+    parser.add_argument("--model_path", metavar="FILE", help="network of --cost (default: one is trained)")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of that training (default: 1)")
     args = parser.parse_args()
     args.data = args.data.resolve()
+    if args.cost:
+        table = stage_costs.costs(args.repeats, args.model_path, args.minutes).round(2)
+        print(table.to_string(index=False))
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}, medians of {args.repeats}")
+        (args.outdir / "tables").mkdir(parents=True, exist_ok=True)
+        table.to_csv(args.outdir / "tables" / "reconstruction_cost.csv", index=False)
+        return
     if args.curve:
         table = agglomeration.curve(args.data, args.boundaries, args.outdir.resolve(), seed=0)
         print(table.to_string(index=False))

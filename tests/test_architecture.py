@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground floor up; a module may import from its own floor and from those before it.
 FLOORS = [
     *("errors", "threads", "volumes", "runs", "measure", "publish", "annotations"),
-    *("evaluation", "learn", "stages", "interpret", "proofread", "refine", "pipeline"),
+    *("evaluation", "learn", "stages", "interpret", "proofread", "view", "refine", "blockwise", "pipeline"),
 ]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 HEAVY = ("torch", "napari", "PySide6", "timm")

@@ -24,14 +24,16 @@ ANISOTROPIC, ISOTROPIC = (50, 4.6, 4.6), (10, 10, 10)
 PHANTOM = PipelineSettings(dataset="sample://phantom")
 OWN = PipelineSettings(dataset="em.tif")
 AWAY = PipelineSettings(dataset="bossdb://a/b/c")  # out of reach, so that the phantom takes its place
+CONTACTS = replace(OWN, edge_model="edge_model.npz")
+NETWORK = replace(OWN, boundaries_from="experts", model_path="m.pth", until="boundaries")  # with three maps
 BASELINE = replace(OWN, stages=replace(OWN.stages, segment=replace(OWN.stages.segment, segmenter="watershed")))
 MEASURED = [  # (Z, Y, X), voxel size, settings, threads, peak MiB of the whole command
-    ((20, 128, 128), ANISOTROPIC, OWN, 2, 229),
+    ((20, 128, 128), ANISOTROPIC, OWN, 2, 260),
     ((20, 512, 512), ANISOTROPIC, OWN, 2, 483),
     ((20, 512, 512), ANISOTROPIC, OWN, 8, 520),
     ((20, 1024, 1024), ANISOTROPIC, OWN, 2, 1280),
     ((20, 1024, 1024), ANISOTROPIC, BASELINE, 2, 866),
-    ((64, 128, 128), ISOTROPIC, OWN, 2, 244),
+    ((64, 128, 128), ISOTROPIC, OWN, 2, 277),
     ((250, 250, 250), ISOTROPIC, OWN, 2, 797),
     ((250, 250, 250), ISOTROPIC, BASELINE, 2, 549),
     ((64, 512, 512), ISOTROPIC, OWN, 2, 1064),
@@ -43,6 +45,9 @@ MEASURED = [  # (Z, Y, X), voxel size, settings, threads, peak MiB of the whole 
     ((64, 256, 256), (40, 8, 8), AWAY, 2, 570),
     ((64, 256, 256), (40, 8, 8), PHANTOM, 2, 551),
     ((32, 512, 512), (40, 8, 8), PHANTOM, 2, 881),
+    ((64, 128, 128), ISOTROPIC, CONTACTS, 2, 333),
+    ((125, 250, 250), ISOTROPIC, CONTACTS, 2, 634),
+    ((64, 250, 250), ISOTROPIC, NETWORK, 1, 488),
     # Held out: nothing was fitted to these.
     ((180, 180, 180), ISOTROPIC, OWN, 2, 472),
     ((100, 220, 200), ISOTROPIC, OWN, 2, 400),
@@ -70,6 +75,12 @@ def test_what_costs_more_is_planned_higher():
     usual = planned_bytes(shape, ISOTROPIC, OWN, threads=2)
     assert planned_bytes(shape, ISOTROPIC, replace(OWN, truth="t.tif"), threads=2) > usual
     assert planned_bytes(shape, ISOTROPIC, replace(OWN, labels_from="l.tif"), threads=2) < usual
+    smaller = (125, 250, 250)  # of larger ones the boundaries are dearest
+    assert planned_bytes(smaller, ISOTROPIC, CONTACTS) > planned_bytes(smaller, ISOTROPIC, OWN)
+    network = replace(OWN, model_path="m.pth", synapses_from="experts")
+    assert planned_bytes(shape, ISOTROPIC, network, threads=2) > usual
+    assert planned_bytes(shape, ISOTROPIC, replace(network, labels_from="l.tif"), threads=2) > usual / 2
+    assert planned_bytes(shape, ISOTROPIC, replace(network, until="align")) < usual
     early = replace(OWN, until="cutout")
     assert planned_bytes(shape, ISOTROPIC, early, itemsize=8) > 2 * planned_bytes(shape, ISOTROPIC, early) / 1.5
 
@@ -87,7 +98,7 @@ def test_a_run_that_may_end_on_the_phantom_is_planned_for_it():
 def test_a_refusal_for_the_phantoms_sake_names_no_fallback(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 330 * MIB)
     settings = PipelineSettings(dataset="bossdb://a/b/c", cutout_xyz=(192, 192, 48))
-    line = r"take --cutout 160 160 48 or less, or --no_fallback, as it is 0\.3 GiB without the phantom, or run it all"
+    line = r"take --cutout 128 128 48 or less, or --no_fallback, as it is 0\.3 GiB without the phantom, or run it all"
     with pytest.raises(UserError, match=line):
         plan_memory(settings).check()
     plan_memory(replace(settings, fallback=False)).check()

@@ -56,6 +56,7 @@ def test_a_run_writes_what_the_documents_name(finished):
         "tables/synapse_candidates.csv",
         "tables/graph_node_stats.csv",
         "tables/graph_edges.csv",
+        "tables/neurite_stats.csv",
         "tables/graph.graphml",
         "tables/scores.json",
         "figures/Figure1_EM_preprocess_align_segment.png",

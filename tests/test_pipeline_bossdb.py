@@ -79,7 +79,8 @@ def test_a_resolution_is_for_bossdb_alone(pipeline, tmp_path):
     for dataset in (str(tmp_path / "em.npy"), "sample://phantom"):
         code, out, err = pipeline("--dataset", dataset, "--resolution", "2", "--outdir", tmp_path / "out")
         assert code == 2 and out == "" and err.count("\n") == 1
-        assert f"--resolution 2 is for bossdb:// alone and {dataset} is read as it is; leave it out" in err
+        assert "--resolution 2 is for bossdb:// and precomputed:// alone and" in err
+        assert f"{dataset} is read as it is; leave it out" in err
     assert not (tmp_path / "out").exists()
     flags = ["--resolution", "0", "--dataset", tmp_path / "em.npy", "--until", "cutout", "--outdir", tmp_path / "out"]
     assert pipeline(*flags)[0] == 0

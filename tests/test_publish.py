@@ -16,7 +16,8 @@ from PIL import Image
 
 from emlib.errors import UserError
 from emlib.publish.candidate_arrows import directions
-from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, save_figure
+from emlib.publish.figure_synapses import Clefts, close_views
+from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, figure5, figure6, save_figure
 from emlib.publish.graph_layout import edge_table, layout, strongest_part
 from emlib.publish.number_formats import format_value
 from emlib.publish.page import Page, scale_bar, set_extent
@@ -27,9 +28,12 @@ from emlib.publish.report import (
     ReportContext,
     Table,
     Timing,
+    cost_table,
     render_report,
 )
 from emlib.publish.style import label_colours, outline, overlay
+from emlib.publish.surface_view import View, draw_clouds, grid_nm, surface_clouds
+from emlib.stages.fragment_planes import middle_planes
 
 NOTE = "SYNTHETIC PHANTOM: BossDB could not be reached"
 ENDS = ["pre_z", "pre_y", "pre_x", "post_z", "post_y", "post_x"]
@@ -43,6 +47,13 @@ def volume(shape=(12, 80, 100), seed=0):
     labels[:, ::20] = 0
     aligned = np.clip(rng.normal(0.5, 0.1, shape) - 0.3 * (labels == 0), 0, 1).astype(np.float32)
     return (aligned * 255).astype(np.uint8), aligned, aligned, labels
+
+
+def segmented(shape=(12, 80, 100), fragments=True):
+    """What figure 5 takes: EM, boundaries, fragments, labels."""
+    _, aligned, _, labels = volume(shape)
+    planes = middle_planes(labels * 2 + (np.indices(shape)[2] // 10) % 2, np.ones(shape[0], bool))
+    return aligned, (labels == 0).astype(np.float16), planes if fragments else None, labels
 
 
 def candidates(n, shape=(12, 80, 100), ends=True, seed=0):
@@ -111,10 +122,26 @@ FIGURES = {
     "figure 3, only a self-connection": lambda: figure3(nx.DiGraph([(4, 4)]), note=NOTE),
     "figure 3, 1 connection": lambda: figure3(nx.DiGraph([(4, 7)]), note=NOTE),
     "figure 3, empty": lambda: figure3(nx.DiGraph(), note=NOTE),
+    "figure 2, of a network, undirected": lambda: figure2(
+        *volume()[2:],
+        candidates(8, ends=False).assign(direction="unknown"),
+        (40, 4, 4),
+        0.4,
+        note=NOTE,
+        clefts=Clefts(volume()[1], 0.5),
+    ),
     "figure 4": lambda: figure4(shift_table(30), (10, 10, 10), added=shift_table(30), note=NOTE),
     "figure 4, 1 section": lambda: figure4(shift_table(1), (50, 4, 5), note=NOTE),
     "figure 4, only shifts": lambda: figure4(shift_table(400)[["z", "dy", "dx"]], (50, 4, 5), note=NOTE),
     "figure 4, skipped": lambda: figure4(None, (10, 10, 10), reason="Aligned already.", note=NOTE),
+    "figure 5": lambda: figure5(*segmented(), (10, 10, 10), "Boundaries: intensity.", note=NOTE),
+    "figure 5, anisotropy 12": lambda: figure5(*segmented(), (48, 4, 4), note=NOTE),
+    "figure 5, one section, no fragments": lambda: figure5(*segmented((1, 30, 90), False), (40, 4, 4), note=NOTE),
+    "figure 5, tall": lambda: figure5(*segmented((60, 90, 30)), (10, 10, 10), note=NOTE),
+    "figure 6": lambda: figure6(volume()[3], range(1, 29), [9] * 28, (10, 10, 10), note=NOTE),
+    "figure 6, three neurites, anisotropy 12": lambda: figure6(volume()[3], [1, 2, 99], [9] * 3, (48, 4, 4), note=NOTE),
+    "figure 6, one section": lambda: figure6(volume((1, 30, 90))[3], [1, 8], [600, 600], (40, 4, 4), note=NOTE),
+    "figure 6, nothing segmented": lambda: figure6(0 * volume()[3], [], [], (10, 10, 10), note=NOTE),
 }
 
 
@@ -216,6 +243,67 @@ def test_arrows_point_from_pre_to_post():
     assert directions(table, labels, (10, 10))[0] == pytest.approx([0.6, -0.8])
 
 
+def test_close_views_are_the_best_the_middle_and_the_last_that_count():
+    table = candidates(40).assign(score=np.arange(40) / 40)
+    rows = close_views(table, 0.5)
+    assert [chosen["score"].mul(40).round().astype(int).tolist() for _, chosen in rows] == [
+        [39, 38, 37],
+        [30, 29, 28],
+        [22, 21, 20],
+    ]
+    for count in range(1, 12):  # never one candidate twice, and as many rows as there are candidates for
+        rows = close_views(table.head(count), None)
+        ids = [score for _, chosen in rows for score in chosen["score"]]
+        assert len(set(ids)) == len(ids) == min(count, 9) and len(rows) == -(-min(count, 9) // 3)
+    words, chosen = close_views(table, 2)[0]
+    assert "none reaches the minimum" in words and len(chosen) == 3 and close_views(table.head(0), 0.5) == []
+
+
+def ball(shape=(40, 40, 40), radius=12):
+    z, y, x = np.ogrid[tuple(slice(n) for n in shape)]
+    return ((z - 20) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 <= radius**2).astype(np.int32)
+
+
+def test_points_lie_on_the_surface_and_look_outwards():
+    (cloud,) = surface_clouds(ball(), [1], (10, 10, 10), 10.0)
+    away = cloud.points - 205
+    distance = np.linalg.norm(away, axis=1)
+    assert abs(distance.mean() - 120) < 4 and distance.std() < 4
+    assert ((away / distance[:, None]) * cloud.normals).sum(1).min() > 0.95
+
+
+def test_a_view_is_no_mirror_image_and_the_nearer_neurite_hides_the_other():
+    """Seen from straight above a section looks as it does on a screen: x to the right, y down."""
+    labels = np.zeros((30, 40, 60), np.int32)
+    labels[3:8, 5:15, 40:55] = 1  # top right, in the first sections
+    labels[20:25, 2:20, 35:58] = 2  # below it
+    labels[3:8, 25:35, 5:20] = 3  # bottom left
+    clouds = surface_clouds(labels, [1, 2, 3], (10, 10, 10), 10.0)
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]])
+    above = draw_clouds(clouds, colours, (300, 400, 600), 10.0, View(0, 90), (80, 120))
+    seen = above.place([[50, 100, 475], [225, 30, 370], [50, 300, 125]]).round().astype(int)
+    assert [above.rgba[y, x, :3].argmax() for x, y, _ in seen] == [0, 1, 2]
+    (x1, y1, d1), _, (x3, y3, _) = above.place([[50, 100, 475], [225, 100, 475], [50, 300, 125]])
+    assert x1 > x3 and y1 < y3 and d1 > above.place([[225, 100, 475]])[0, 2]
+    axes = View(33, 21).axes()
+    assert axes @ axes.T == pytest.approx(np.eye(3))
+    assert np.linalg.det(axes[:, ::-1]) == pytest.approx(1), "right, up, towards the viewer as x, y, z: no mirror"
+
+
+def test_a_scale_bar_holds_across_the_line_of_sight():
+    picture = draw_clouds([], np.zeros((0, 3)), (300, 400, 600), 10.0, View(33, 21), (80, 120))
+    right = picture.axes[0]
+    (x0, y0, _), (x1, y1, _) = picture.place([picture.middle_nm, picture.middle_nm + 100 * right])
+    assert (x1 - x0) * picture.nm_per_pixel == pytest.approx(100) and y0 == pytest.approx(y1)
+    assert (picture.rgba == 0).all()
+
+
+def test_the_coarse_grid_has_a_bounded_number_of_voxels():
+    for shape, size in (((20, 4096, 4096), (50, 4, 4)), ((500, 500, 500), (10, 10, 10)), ((3, 9, 9), (40, 8, 8))):
+        side = grid_nm(shape, size)
+        assert np.prod(np.multiply(shape, size) / side) < 1.01e6 and side >= min(size)
+
+
 def test_figure3_counts_what_it_shows():
     big = graph(10_000)
     part = strongest_part(edge_table(big))
@@ -311,6 +399,20 @@ def test_report_escapes_and_loads_nothing():
     assert not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:|//|javascript:)", page)
     assert "@import" not in page and "url(" not in page
     assert page.count("<img") == page.count('src="data:image/png;base64,') == 1
+
+
+def test_costs_are_told_per_megavoxel():
+    timings = [Timing("align", 4.0, 400.0, 3.0), Timing("segment", 2.0, 600.0, 1.5)]
+    table = cost_table(context(shape=(20, 500, 200), timings=timings, start_mib=200.0))
+    assert table.columns == ["stage", "seconds", "CPU seconds", "s / Mvox", "peak MiB", "MiB / Mvox"]
+    assert table.rows == [
+        ["align", 4, 3, 2, 400, 100],
+        ["segment", 2, 1.5, 1, 600, 200],
+        ["total", 6, 4.5, 3, 600, 200],
+    ]
+    assert "2 megavoxels" in table.caption and "200 MiB" in table.caption and cost_table(context(timings=[])) is None
+    page = render_report(context(timings=[Timing("align", 1.0)], used=Table("What each stage used", ["a"], [["<b>"]])))
+    assert "What each stage used" in page and "&lt;b&gt;" in page
 
 
 def test_links_cannot_carry_a_scheme():

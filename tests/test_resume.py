@@ -30,6 +30,7 @@ from emlib.pipeline.state import Run
 from emlib.runs import cli
 from emlib.runs.lock import run_lock
 from emlib.runs.settings import override
+from emlib.stages.fragment_planes import FragmentPlanes
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills and forks as POSIX knows them")
 ROOT = Path(__file__).resolve().parent.parent
@@ -460,12 +461,18 @@ def test_state_comes_back_as_it_was():
     table = pd.DataFrame({"z": [0, 1], "dy": [np.nan, 0.1], "used": [True, False], "partners": ["1;2", ""]})
     empty = table.iloc[:0].reset_index(drop=True)
     run = Run(PipelineSettings(), None, None, candidates=table, shifts=empty, synthetic="x", scores={"a": float("nan")})
-    names = ("candidates", "shifts", "synthetic", "scores", "added")
+    run.fragments = FragmentPlanes(np.eye(2, dtype=np.int32), np.ones((3, 2), np.int32), np.zeros((3, 2), np.int32), 7)
+    names = ("candidates", "shifts", "synthetic", "scores", "added", "fragments")
     arrays, values = pack(run, names)
     again = Run(PipelineSettings(), None, None)
     unpack(again, arrays, json.loads(json.dumps(values)))
     pd.testing.assert_frame_equal(again.candidates, table)
     pd.testing.assert_frame_equal(again.shifts, empty)
+    assert (
+        again.fragments.count == 7
+        and (again.fragments.xz == 1).all()
+        and again.fragments.xy.tolist() == [[1, 0], [0, 1]]
+    )
     assert again.synthetic == "x" and np.isnan(again.scores["a"]) and again.added is None
 
 

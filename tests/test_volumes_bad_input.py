@@ -225,7 +225,7 @@ def test_file_without_permission(tmp_path, monkeypatch):
     [
         ("sample://brain", "no such sample; there is sample://phantom"),
         ("sample://phantom", "sections must be at least 8 voxels wide.*choose another --cutout"),
-        ("s3://bucket/a.zarr", "unknown scheme s3://; known are sample:// and bossdb://"),
+        ("s3://bucket/a.zarr", "unknown scheme s3://; known are sample://, bossdb://, precomputed://"),
         ("bossdb://only/two", "no BossDB address; it has the form bossdb://collection/experiment/channel"),
     ],
 )

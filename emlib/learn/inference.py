@@ -176,7 +176,11 @@ def _predict_tiles(
     _check_activation(getattr(model, "activation", SIGMOID))
     count = 1 if device.type == "cpu" else settings.batch_size
     tiles, trains = list(tiles), model.training
-    model.to(device).eval()
+    weight = next(model.parameters(), None)
+    if weight is not None and weight.device != device:  # to look through all modules takes as long as a small tile
+        model.to(device)
+    if trains:
+        model.eval()
     try:
         for first in range(0, len(tiles), count):
             batch = torch.from_numpy(np.stack(tiles[first : first + count]))
@@ -184,7 +188,8 @@ def _predict_tiles(
                 found = _probabilities(model, batch.to(device), settings.tta)
             yield from found.cpu().numpy()
     finally:
-        model.train(trains)
+        if trains:
+            model.train()
 
 
 def _probabilities(model: nn.Module, batch: torch.Tensor, tta: bool) -> torch.Tensor:

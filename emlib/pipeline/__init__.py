@@ -10,6 +10,7 @@
 8. publish      scores when truth is known, figures, report
 """
 
+from emlib.pipeline.carriage import Carriage, run_any
 from emlib.pipeline.cutouts import cutout_lines, run_cutouts
 from emlib.pipeline.memory import plan_memory
 from emlib.pipeline.rerun import recall
@@ -20,6 +21,7 @@ from emlib.pipeline.summary import announce, report_lines
 
 __all__ = [
     "STAGES",
+    "Carriage",
     "PipelineSettings",
     "Run",
     "StageSettings",
@@ -29,6 +31,7 @@ __all__ = [
     "plan_memory",
     "recall",
     "report_lines",
+    "run_any",
     "run_cutouts",
     "run_pipeline",
 ]

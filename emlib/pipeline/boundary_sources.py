@@ -1,21 +1,29 @@
-"""Where the boundary probability of a run comes from: intensity, a forest of pixels, a network, or a file."""
+"""Where the boundary probability of a run comes from: intensity, a forest of pixels, a network, or a file.
+
+A network is run once: what it tells of mitochondria and synapses is kept in the same pass.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from emlib.errors import UserError
 from emlib.pipeline.settings import BOUNDARY_SOURCES, PipelineSettings
 from emlib.pipeline.state import Run
 from emlib.stages.align import apply_shifts
 from emlib.stages.boundaries import damaged_sections, intensity_boundaries
-from emlib.stages.expert_boundaries import check_experts, expert_boundaries
+from emlib.stages.expert_boundaries import ExpertMaps, check_experts, expert_boundaries
 from emlib.volumes.companions import read_probability
+
+if TYPE_CHECKING:
+    from emlib.learn.volumes.boundary_model import BoundaryModel
 
 
 def boundaries_are_made(settings: PipelineSettings) -> bool:
@@ -23,37 +31,75 @@ def boundaries_are_made(settings: PipelineSettings) -> bool:
     return not (settings.labels_from or settings.stages.segment.segmenter == "watershed")
 
 
+def network_is_used(settings: PipelineSettings) -> bool:
+    """Whether a run shows its volume to a network, for its boundaries or for its synapses."""
+    learned = settings.boundaries_from == "experts"
+    if learned and boundaries_are_made(settings):
+        return True
+    return settings.synapses_from == "experts" or (learned and settings.synapses_from == "auto" and _named(settings))
+
+
 def check_boundary_source(settings: PipelineSettings) -> None:
-    """Refuse a model that cannot tell boundaries, before there is any work to lose.
+    """Refuse a model that cannot tell boundaries, or the synapses that it is asked for, before there is work to lose.
 
     Raises
     ------
     UserError
-        If there is no such model, it has no output that tells boundaries, or flags do not go together.
+        If there is no such model, it has no output that tells boundaries or synapses, or flags do not go together.
     """
     source = settings.boundaries_from
-    needs = source in ("forest", "experts")
-    if settings.model_path and not needs:
-        raise UserError(
-            f"--model_path {settings.model_path} goes with --boundaries experts (a network) or forest "
-            f"(train_refine_rf.py's), and boundaries are taken from {source}"
-        )
-    if not settings.resample and source != "experts":
-        raise UserError("--no-resample goes with --boundaries experts, whose model is for one voxel size")
-    if not needs or not boundaries_are_made(settings):
-        return
-    if source == "forest":
+    _check_flags(settings)
+    if source == "forest" and boundaries_are_made(settings):
         if not settings.model_path:
             raise UserError(
                 "--boundaries forest needs --model_path FILE.npz: refine_rf_model.npz of train_refine_rf.py, in data/ "
                 "of the run that was corrected"
             )
         _read_forest(settings.model_path)
+    if not network_is_used(settings):
         return
-    from emlib.learn.volumes.boundary_model import load_boundary_model  # torch
+    from emlib.learn.volumes.boundary_model import load_boundary_model, refuse_without_synapses  # torch
 
     check_experts(settings.stages.experts)
-    load_boundary_model(settings.model_path)
+    model = load_boundary_model(settings.model_path, boundary=source == "experts" and boundaries_are_made(settings))
+    if settings.synapses_from == "experts":
+        refuse_without_synapses(model)
+
+
+def _check_flags(settings: PipelineSettings) -> None:
+    """Refuse flags that do not go together.
+
+    Raises
+    ------
+    UserError
+    """
+    source, synapses = settings.boundaries_from, settings.synapses_from == "experts"
+    if synapses and source == "forest":
+        raise UserError(
+            "--synapses experts needs a network and --boundaries forest a forest, and --model_path names only one of "
+            "them; take --boundaries experts, or hand on the boundaries of an earlier run as a file"
+        )
+    if synapses and not settings.model_path:
+        raise UserError(
+            "--synapses experts needs a network that tells synapses: --model_path NAME|FILE.pth; with --boundaries "
+            "experts it runs once for both"
+        )
+    if settings.model_path and not synapses and source not in ("forest", "experts"):
+        raise UserError(
+            f"--model_path {settings.model_path} goes with --boundaries experts (a network) or forest "
+            f"(train_refine_rf.py's) or --synapses experts, and boundaries are taken from {source}"
+        )
+    if not settings.resample and source != "experts" and not synapses:
+        raise UserError("--no-resample goes with --boundaries experts, whose model is for one voxel size")
+
+
+def _named(settings: PipelineSettings) -> bool:
+    """Whether ``--model_path`` names a network that tells synapses."""
+    if not settings.model_path:
+        return False
+    from emlib.learn.volumes.boundary_model import load_boundary_model  # torch
+
+    return load_boundary_model(settings.model_path, boundary=False).synapses is not None
 
 
 def make_boundaries(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
@@ -86,11 +132,40 @@ def make_boundaries(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _from_experts(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
-    """The boundaries of a network, which sees the EM as read; a 2D one before sections are moved."""
+    """The boundaries of a network; what it tells of mitochondria and synapses is put into the run."""
+    maps, model = network_maps(run, ("boundaries", "mitochondria", *_synapse_map(run.settings)))
+    about = {**about_model(model), "channel": model.names[model.boundary]}
+    return maps.boundaries.astype(np.float32), {**about, **asdict(run.settings.stages.experts)}
+
+
+def maps_without_boundaries(run: Run) -> None:
+    """Show the volume to a network for its synapses where boundaries come from elsewhere or none are made."""
+    if network_is_used(run.settings):
+        network_maps(run, ("mitochondria", *_synapse_map(run.settings)))
+
+
+def _synapse_map(settings: PipelineSettings) -> tuple[str, ...]:
+    return () if settings.synapses_from == "heuristic" else ("synapses",)
+
+
+def about_model(model: BoundaryModel) -> dict[str, Any]:
+    """Say which model made a map."""
+    return {"model": model.path.name, "model_sha256": model.sha256}
+
+
+def network_maps(run: Run, wanted: Sequence[str]) -> tuple[ExpertMaps, BoundaryModel]:
+    """Run the network of a run; it sees the EM as read, a 2D one before sections are moved.
+
+    Returns
+    -------
+    maps : ExpertMaps
+        In the frame of the aligned EM. Those of mitochondria and synapses are put into the run as well.
+    model : BoundaryModel
+    """
     from emlib.learn.volumes.boundary_model import load_boundary_model  # torch
 
     settings = run.settings
-    model = load_boundary_model(settings.model_path)
+    model = load_boundary_model(settings.model_path, boundary="boundaries" in wanted)
     _warn_of_training_data(run, model.trained_on, model.path)
     moved = not run.align_skipped
     em = run.volume.array
@@ -101,15 +176,22 @@ def _from_experts(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
         run.volume.voxel_size_nm,
         model,
         settings.stages.experts,
+        maps=wanted,
         resample=settings.resample,
         note=run.say,
         progress=not run.quiet,
     )
-    found = maps.boundaries
     if moved and model.sections == 1:
-        found = apply_shifts(found.astype(np.float32), run.shifts).astype(np.float16)
-    about = {"model": model.path.name, "model_sha256": model.sha256, "channel": model.names[model.boundary]}
-    return found.astype(np.float32), {**about, **asdict(settings.stages.experts)}
+        there = {name: plane for name, plane in vars(maps).items() if plane is not None}
+        maps = ExpertMaps(**{name: _moved(plane, run.shifts) for name, plane in there.items()})
+    run.mitochondria_probability = maps.mitochondria if "mitochondria" in wanted else None
+    run.synapse_probability = maps.synapses
+    run.network = about_model(model)
+    return maps, model
+
+
+def _moved(plane: np.ndarray, shifts: pd.DataFrame) -> np.ndarray:
+    return apply_shifts(plane.astype(np.float32), shifts).astype(np.float16)
 
 
 def _warn_of_training_data(run: Run, trained_on: dict[str, Any], path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from emlib.errors import UserError
+from emlib.pipeline.boundary_sources import boundaries_are_made
 from emlib.pipeline.settings import PipelineSettings
 from emlib.volumes.bossdb.options import server_address
 from emlib.volumes.open import HDF5
@@ -24,8 +25,9 @@ from emlib.volumes.open import HDF5
 FREE = ("until", "network_timeout_s", "boss_config", "truth", "truth_synapses")
 OWN = {
     "align": ("align_sections", "aligned_dtype"),
-    "boundaries": ("boundaries_from", "labels_from", "model_path", "resample"),
+    "boundaries": ("boundaries_from", "model_path", "resample"),
     "segment": ("labels_from", "edge_model"),
+    "synapses": ("synapses_from",),
 }
 INPUTS = {"cutout": ("dataset",), "boundaries": ("boundaries_from",), "segment": ("labels_from", "edge_model")}
 MOST_FILES = 20_000  # of a folder; Zarr can have millions, and to look at each takes longer than to read a cutout
@@ -52,7 +54,7 @@ def dependence(settings: PipelineSettings, stage: str) -> dict[str, Any]:
     Examples
     --------
     >>> dependence(PipelineSettings(aligned_dtype="float16"), "graph")
-    {'graph.min_score': 0.1}
+    {'graph.min_score': 0.1, 'neurites.mitochondria_threshold': 0.5, 'neurites.min_mitochondrion_um3': 0.002}
     >>> list(dependence(PipelineSettings(), "align"))[:3]
     ['align_sections', 'aligned_dtype', 'align.reach']
     """
@@ -64,22 +66,32 @@ def dependence(settings: PipelineSettings, stage: str) -> dict[str, Any]:
     else:
         found = {name: everything[name] for name in OWN.get(stage, ())}
     if stage == "boundaries":
-        segmenting = stages["segment"]
-        found |= {
-            "segment.segmenter": segmenting["segmenter"],
-            **_flat(segmenting["boundaries"], "segment.boundaries."),
-            **_flat(stages["experts"], "experts."),
-        }
-        if settings.model_path and (content := _content(model_file(settings.model_path))):
-            found[CONTENT + settings.model_path] = content
+        found = _of_boundaries(settings, found, stages)
     else:
         found |= _flat(stages.get(stage, {}), f"{stage}.")
+    if stage == "graph":
+        found |= _flat(stages["neurites"], "neurites.")
     for given in filter(None, (everything[name] for name in INPUTS.get(stage, ()))):
         if given.startswith("bossdb://"):
             found[SERVER + given] = server_address(settings.boss_config)
         elif content := _content(given):
             found[CONTENT + given] = content
     return _as_json(found)
+
+
+def _of_boundaries(settings: PipelineSettings, found: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
+    """Whether boundaries are made, and what decides how; which segmenter uses them does not matter."""
+    made, source = boundaries_are_made(settings), settings.boundaries_from
+    learned = "experts" in (source, settings.synapses_from)  # a network may be asked for synapses alone
+    if not (made or learned):
+        return {"boundaries_made": made}
+    if learned:
+        found |= {"synapses_from": settings.synapses_from, **_flat(stages["experts"], "experts.")}
+    if made and source not in ("forest", "experts"):
+        found |= _flat(stages["segment"]["boundaries"], "segment.boundaries.")
+    if settings.model_path and (content := _content(model_file(settings.model_path))):
+        found[CONTENT + settings.model_path] = content
+    return {"boundaries_made": made, **found}
 
 
 def model_file(path_or_name: str) -> str:
@@ -122,6 +134,7 @@ def _content(spec: str) -> str:
     these, size and time of change count, and of a folder with very many files the first ones. Empty for what is no
     file: a sample, ``intensity``, a path that does not exist.
     """
+    spec = spec.removeprefix("precomputed://").removeprefix("file://")
     if not spec or "://" in spec:
         return ""
     hdf5 = HDF5.fullmatch(spec)

@@ -34,7 +34,11 @@ MULTICUT = (41, 51)  # from segment on
 HEAPED, HEAPED_VOXELS = 54, 2**23
 NETWORK = 170 * MIB  # PyTorch and the weights of a network, with --boundaries experts
 EXPERTS = (21, 25)  # bytes per voxel at the peak of the boundaries with a network, in place of those of the filters
+MAPS = (8, 8)  # more where it tells mitochondria and synapses too, which only its file says: assumed
+KEPT = 4  # of these two maps from then on
+CONTACTS = 50 * MIB  # scikit-learn and the features of contacts, with --edge_model; below the peak of large volumes
 TILED = 200  # bytes for each pixel of a tile, with its margin, while a network sees it
+LIVE, PUBLISHING = 17, 55 * MIB  # what a run holds while figures and report are made, and these themselves
 SLICE_WISE = (24, 33)  # from segment on with --segmenter watershed, or with labels from a file
 TRUTH = 4  # labels of a file, moved with the sections
 PHANTOM = 27  # the phantom's own truth: neurites, clefts, mitochondria, vesicles
@@ -158,8 +162,9 @@ def planned_bytes(
     205 MiB and so many bytes per voxel for the dearest stage, see the constants above. Fitted to the peaks of 17 runs:
     FIB-25 (10 nm, 128² × 64 to 1024² × 32 and 250³, larger sections mirrored), drosophila-vnc (50 nm sections, 128² to
     1024² by 20), the phantom, also in place of a server, both segmenters, 2 and 8 threads. Over these, 229 to 1645 MiB,
-    the plan is off by 3 % on average and by 7 % at most; over three runs that were held out, by 8 % at most. Truth from
-    a file, other types than 8 bit and runs that stop early rest on one or two runs each, or on counting arrays. Many
+    the plan is off by 3 % on average and by 8 % at most; over three runs that were held out, by 8 % at most. Learned
+    contacts rest on two runs (FIB-25, 128² × 64 and 250² × 125: 1 % below and 4 % above), networks on one. Truth from a
+    file, other types than 8 bit and runs that stop early rest on one or two runs each, or on counting arrays. Many
     small fragments make a larger graph, and several runs in one process (``--cutouts``) leave something behind, here 36
     MiB, neither of which is foreseen. ``benchmarks/memory.py`` prints plan and peak side by side.
 
@@ -178,21 +183,31 @@ def planned_bytes(
         early = [name for name in UNTIL if name == settings.until]
     else:
         early = [] if settings.labels_from or settings.stages.segment.segmenter == "watershed" else ["boundaries"]
-    learned = settings.boundaries_from == "experts" and "boundaries" in early
-    until = UNTIL
+    segmented, until = bool(early), UNTIL
+    learned = _shows_a_network(settings, "boundaries" in early)
     if learned:
-        at_once, until = _tile_pixels(shape, settings) * TILED, {**UNTIL, "boundaries": EXPERTS}
+        at_once, early = _tile_pixels(shape, settings) * TILED, ["boundaries"]
+        until = {**UNTIL, "boundaries": tuple(one + more for one, more in zip(EXPERTS, MAPS, strict=True))}
     costs = [reading, *(voxels * until[name][flat] + (at_once if name == "boundaries" else 0) for name in early)]
     if settings.until not in UNTIL:
-        whole = MULTICUT if early else SLICE_WISE
-        costs.append(voxels * whole[flat] + (threads * y * x * FILTER if flat else 0))
-        if early and not flat and voxels < HEAPED_VOXELS:
-            costs.append(voxels * HEAPED)
+        whole = MULTICUT if segmented else SLICE_WISE
+        later = [voxels * whole[flat] + (threads * y * x * FILTER if flat else 0), voxels * LIVE + PUBLISHING]
+        if segmented and not flat and voxels < HEAPED_VOXELS:
+            later.append(voxels * HEAPED)
+        more = (voxels * KEPT if learned else 0) + (CONTACTS if settings.edge_model else 0)
+        costs += [cost + more for cost in later]
     if settings.truth:
         costs = [cost + voxels * TRUTH for cost in costs]
     if _may_be_phantom(settings):
         costs = [PHANTOM_BASE + cost + voxels * PHANTOM for cost in costs] + [_drawn(shape) * DRAWING]
     return BASE + max(costs) + (NETWORK if learned else 0)
+
+
+def _shows_a_network(settings: PipelineSettings, boundaries: bool) -> bool:
+    """Whether a run sees its volume through a network: for boundaries that it makes, or for synapses."""
+    if settings.until in ("cutout", "preprocess", "align"):
+        return False
+    return (boundaries and settings.boundaries_from == "experts") or settings.synapses_from == "experts"
 
 
 def _may_be_phantom(settings: PipelineSettings) -> bool:

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from emlib.pipeline.state import Run
+from emlib.stages.fragment_planes import FragmentPlanes
 from emlib.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from emlib.volumes.phantom import Phantom
 
 Arrays = dict[str, np.ndarray]
+PLANES = ("xy", "xz", "yz")
 
 
 def pack(run: Run, names: Iterable[str]) -> tuple[Arrays, dict[str, Any]]:
@@ -42,6 +44,9 @@ def pack(run: Run, names: Iterable[str]) -> tuple[Arrays, dict[str, Any]]:
             arrays[name], values[name] = value, {"array": None}
         elif isinstance(value, pd.DataFrame):
             values[name] = {"table": _pack_table(value, name, arrays)}
+        elif isinstance(value, FragmentPlanes):
+            arrays |= {f"{name}.{plane}": getattr(value, plane) for plane in PLANES}
+            values[name] = {"planes": value.count}
         elif isinstance(value, Volume):
             arrays[name] = value.array
             about = {key: getattr(value, key) for key in ("voxel_size_nm", "offset", "source")}
@@ -59,7 +64,10 @@ def unpack(run: Run, arrays: Arrays, values: dict[str, Any]) -> None:
     for name, value in values.items():
         if "array" in value:
             array = arrays[name]
-            found: Any = array.astype(np.float32) if array.dtype == np.float16 else array
+            wide = array.dtype == np.float16 and not name.endswith("_probability")  # these stay as they are made
+            found: Any = array.astype(np.float32) if wide else array
+        elif "planes" in value:
+            found = FragmentPlanes(*(arrays[f"{name}.{plane}"] for plane in PLANES), value["planes"])
         elif "table" in value:
             found = _unpack_table(value["table"], name, arrays)
         elif "volume" in value:

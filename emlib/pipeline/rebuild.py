@@ -22,6 +22,8 @@ from emlib.measure.graph_change import LabelChange, compare_edges, compare_label
 from emlib.pipeline.dependence import checksum
 from emlib.pipeline.neurite_names import name_nodes, named_table, read_names
 from emlib.pipeline.rebuild_inputs import (
+    BOUNDARIES,
+    MITOCHONDRIA,
     PREPROCESSED,
     RAW,
     TRUTH,
@@ -34,12 +36,13 @@ from emlib.pipeline.rebuild_inputs import (
 )
 from emlib.pipeline.rebuild_report import additions, score_rows
 from emlib.pipeline.run import failure_on_record, terminable
-from emlib.pipeline.scoring import score_aligned, total_shifts
+from emlib.pipeline.scoring import one_way, score_aligned, total_shifts
 from emlib.pipeline.settings import REBUILD
 from emlib.pipeline.state import Run
-from emlib.pipeline.steps import boss_options, recall_graph
+from emlib.pipeline.steps import NEURITES_TABLE, boss_options, recall_graph
 from emlib.pipeline.summary import summary
 from emlib.pipeline.synapse_decisions import Applied, apply_decisions, read_decisions
+from emlib.pipeline.synapse_sources import find_synapses
 from emlib.publish.figures import NAMES
 from emlib.publish.run_report import publish
 from emlib.runs.artefacts import Outputs
@@ -48,7 +51,7 @@ from emlib.runs.lock import run_lock
 from emlib.runs.runlog import RunLog
 from emlib.stages.align import apply_shifts, simulate_misalignment
 from emlib.stages.graph import build_graph, edge_table, node_table, to_graphml
-from emlib.stages.synapses import find_candidates
+from emlib.stages.synapse_direction import direction_is_open, leave_direction_open
 from emlib.volumes.atomic import remove_stale
 from emlib.volumes.companions import read_labels
 from emlib.volumes.volume import Volume
@@ -163,6 +166,8 @@ def _rebuild(run: Run, base: Base, settings: RebuildSettings) -> Rebuilt:
     with watch.stage("compare"):
         change = compare_labels(own, run.labels)
         before = _edges_before(run, base, own)
+        if direction_is_open(run.candidates):
+            before = one_way(before, change.new_ids)
         edges = compare_edges(before, run.edges, change)
         found = {"labels": change.scores, "families": change.families(), "graph": graph_summary(edges, change)}
     with watch.stage("publish"):
@@ -173,9 +178,7 @@ def _rebuild(run: Run, base: Base, settings: RebuildSettings) -> Rebuilt:
         made_from |= {"sha256": sha256, "match_nm": settings.match_nm}
         content = {"synthetic": run.synthetic, "name": name, "labels": settings.labels, **made_from, "compared": found}
         run.outputs.json("rebuild", content, "What this was rebuilt from, and what changed")
-        if run.volume.array is run.aligned:  # the one that lies there shows other labels
-            for path in run.outputs.path("figures").glob(f"{NAMES['figure1']}.*"):
-                path.unlink(missing_ok=True)
+        _remove_stale_figures(run)
         outcomes = None if decided is None else decided.outcomes
         notes = _notes(run, base, settings, sha256)
         publish(run, additions(name, own, run, change, edges, found, scores_before, outcomes, names, notes))
@@ -200,6 +203,9 @@ def _read(run: Run, base: Base, labels: str) -> tuple[np.ndarray, str]:
     place = {"voxel_size_nm": tuple(sidecar["voxel_size_nm"]), "offset": tuple(sidecar["offset"])}
     run.volume = Volume(run.aligned if raw is None else raw, **place, source=sidecar["source"])
     run.preprocessed = base.array(PREPROCESSED)
+    run.synapse_probability = base.synapse_map()
+    run.mitochondria_probability = base.array(MITOCHONDRIA)
+    run.boundaries = base.array(BOUNDARIES)
     run.synthetic = sidecar.get("synthetic")
     run.log.update(
         dataset=run.settings.dataset,
@@ -241,14 +247,14 @@ def _people(
 
 def _candidates(run: Run, decisions: pd.DataFrame | None, match_nm: float) -> tuple[pd.DataFrame, Applied | None]:
     settings, size = run.settings.stages.synapses, run.volume.voxel_size_nm
-    candidates = find_candidates(run.aligned, run.labels, size, settings)
+    candidates = find_synapses(run)
     if decisions is None:
         return candidates, None
     near = {"match_nm": match_nm, "separation_nm": settings.separation_nm}
     applied = apply_decisions(candidates, decisions, run.labels, size, **near)
     for line in applied.lines:
         run.warn(line)
-    return applied.candidates, applied
+    return applied.candidates if settings.directed else leave_direction_open(applied.candidates), applied
 
 
 def _edges_before(run: Run, base: Base, own: np.ndarray) -> pd.DataFrame:
@@ -257,9 +263,16 @@ def _edges_before(run: Run, base: Base, own: np.ndarray) -> pd.DataFrame:
         known = own_table(own_file(run.outputs.root, "tables/graph_edges.csv"), ("source", "target", "weight"))
         if known is not None:
             return known
-    stages = run.settings.stages
-    candidates = find_candidates(run.aligned, own, run.volume.voxel_size_nm, stages.synapses)
-    return edge_table(build_graph(candidates, settings=stages.graph))
+    candidates = find_synapses(replace(run, labels=own))
+    return edge_table(build_graph(candidates, settings=run.settings.stages.graph))
+
+
+def _remove_stale_figures(run: Run) -> None:
+    """Remove the figures that cannot be drawn again; those that lie there show other labels."""
+    missing = {"figure1": run.volume.array is run.aligned, "figure5": run.boundaries is None}
+    for name in (name for name, gone in missing.items() if gone):
+        for path in run.outputs.path("figures").glob(f"{NAMES[name]}.*"):
+            path.unlink(missing_ok=True)
 
 
 def _own_results(base: Base) -> list[str]:
@@ -286,6 +299,7 @@ def _write(
     stats = node_table(run.graph) if names is None else named_table(node_table(run.graph), names)
     outputs.table("graph_node_stats", stats, "Neurites of the graph: degrees, weights, PageRank")
     outputs.table("graph_edges", run.edges, "Connections: pre, post, weight")
+    outputs.table("neurite_stats", run.neurites, NEURITES_TABLE)
     outputs.text("tables/graph.graphml", to_graphml(run.graph), "The graph for Cytoscape, Gephi, networkx")
     outputs.table("graph_changes", edges, "Connections before and after: gained, lost, reweighted, inside, kept")
     outputs.table("node_changes", nodes, "Neurites before and after by largest overlap, with their degrees")

@@ -26,7 +26,9 @@ from emlib.volumes.open import open_volume
 from emlib.volumes.volume import Volume
 
 ALIGNED = "em_aligned_{}_zyx"
+SYNAPSE_MAP = "synapse_probability_f16_zyx"
 RAW, PREPROCESSED, TRUTH = "em_cutout_u8_zyx", "em_preprocessed_f32_zyx", "truth_neurites_i32_zyx"
+BOUNDARIES, MITOCHONDRIA = "boundaries_f16_zyx", "mitochondria_probability_f16_zyx"
 LABELS = re.compile(r"neurite_labels_(?:(?P<kind>refined_\w+|corrected)_)?i(?:32|64)_zyx")
 
 
@@ -106,6 +108,22 @@ class Base:
                 "--save_minimal too: run run_pipeline.py into this folder again"
             )
         return em.astype(np.float32, copy=False), json.loads(sidecar.read_text(encoding="utf-8"))
+
+    def synapse_map(self) -> np.ndarray | None:
+        """Return the network's map of synapses that the run found its candidates on; None where it used none.
+
+        Raises
+        ------
+        UserError
+            If the run used one and it is missing.
+        """
+        found, path = self.array(SYNAPSE_MAP), self.root / "data" / f"{SYNAPSE_MAP}.npy"
+        if found is None and (f"data/{SYNAPSE_MAP}.npy" in self.files or self.settings.synapses_from == "experts"):
+            raise UserError(
+                f"{path} is missing, and run {self.run_id} found its synapses on it; run run_pipeline.py into this "
+                "folder again"
+            )
+        return found
 
     def labels(self) -> tuple[np.ndarray, str]:
         """Return the neurites of the run itself and the name of their file.

@@ -34,8 +34,8 @@ MADE = {
     "cutout": ("volume", "added", "synthetic"),
     "preprocess": ("preprocessed",),
     "align": ("shifts", "align_skipped", "aligned", "added", "scores"),
-    "boundaries": ("boundaries",),
-    "segment": ("labels",),
+    "boundaries": ("boundaries", "synapse_probability", "mitochondria_probability", "network"),
+    "segment": ("labels", "fragments"),
     "synapses": ("candidates",),
     "graph": (),  # built again from the candidates
 }
@@ -97,6 +97,7 @@ class StageRecords:
             "artefacts": [[a.path.as_posix(), a.what, a.detail, a.size] for a in run.outputs.written[written:]],
             "warnings": run.warnings[warned:],
             "seconds": run.watch.seconds[stage],
+            "cpu_seconds": run.watch.cpu_seconds[stage],
             "peak_mib": run.watch.peak_mib[stage],
         }
         self.records.append(json.loads(json.dumps(record, default=lambda value: value.item())))
@@ -144,7 +145,9 @@ class StageRecords:
             run.outputs.written.append(Artefact(Path(path), *rest))
         for line in record["warnings"]:
             run.warn(line)
-        run.watch.seconds[stage], run.watch.peak_mib[stage] = record["seconds"], record["peak_mib"]
+        watch = run.watch
+        watch.seconds[stage], watch.peak_mib[stage] = record["seconds"], record["peak_mib"]
+        watch.cpu_seconds[stage] = record["cpu_seconds"]
         run.held |= {name: Path(path) for name, path in record["held"].items()}
         if stage in RECALL:
             RECALL[stage](run)

@@ -100,7 +100,7 @@ def _run_stages(run: Run, stopped: threading.Event, resume: bool) -> None:
                 STEPS[name](run)
             if name in MADE:
                 records.keep(name)
-            run.log.update(stage_seconds=run.watch.seconds, stage_peak_mib=run.watch.peak_mib)
+            run.log.update(**record_costs(run))
             bar.update()
             if stopped.is_set():  # a destructor has swallowed the interrupt
                 raise KeyboardInterrupt
@@ -111,12 +111,21 @@ def _run_stages(run: Run, stopped: threading.Event, resume: bool) -> None:
     keep_finished(run, rests_on, {path: sha for record in records.records for path, sha in record["files"].items()})
     run.log.update(
         status="done",
-        stage_seconds=run.watch.seconds,
-        stage_peak_mib=run.watch.peak_mib,
+        **record_costs(run),
         peak_mib=max(run.watch.peak_mib.values()),
         summary={**summary(run), **({"resumed_after": done[-1]} if done else {})},
     )
     records.clear()
+
+
+def record_costs(run: Run) -> dict[str, dict[str, float]]:
+    """Seconds, processor seconds and peak memory of the stages so far, as the run log names them."""
+    watch = run.watch
+    return {
+        "stage_seconds": watch.seconds,
+        "stage_cpu_seconds": watch.cpu_seconds,
+        "stage_peak_mib": watch.peak_mib,
+    }
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from emlib.measure.synapses.scores import score_synapses
 from emlib.pipeline.state import Run
 from emlib.stages.align import apply_shifts
 from emlib.stages.graph import GraphSettings, build_graph, edge_table
+from emlib.stages.synapse_direction import UNKNOWN, direction_is_open
 
 CHANCE_DRAWS = 100  # as many as evaluate.py draws
 
@@ -77,6 +78,7 @@ def score_aligned(run: Run, truth: np.ndarray | None) -> None:
 def _score_wiring(run: Run, truth: np.ndarray | None) -> None:
     """Score synapses, and where the partners of the true ones are known the graph."""
     synapses, seed = run.true_synapses, run.settings.seed
+    known = run.candidates is None or not direction_is_open(run.candidates)
     id_map = None
     if has_partners(synapses):
         true_edges = edge_table(build_graph(synapses.assign(score=1.0), settings=GraphSettings()))[[*ENDS, "weight"]]
@@ -94,8 +96,49 @@ def _score_wiring(run: Run, truth: np.ndarray | None) -> None:
             draws=CHANCE_DRAWS,
             seed=seed,
         ).scores
+        if not known:
+            run.scores["synapses"] = _without_direction(run.scores["synapses"])
     if id_map is not None and run.edges is not None and len(true_edges):
-        run.scores["graph"] = score_graph(run.edges, true_edges, id_map, draws=CHANCE_DRAWS, seed=seed).scores
+        edges = run.edges if known else one_way(run.edges, id_map)
+        true_edges = true_edges if known else one_way(true_edges)
+        scores = score_graph(edges, true_edges, id_map, draws=CHANCE_DRAWS, seed=seed).scores
+        run.scores["graph"] = scores if known else _without_direction(scores)
+
+
+def one_way(edges: pd.DataFrame, id_map: dict[int, int] | None = None) -> pd.DataFrame:
+    """Turn edges without direction so that equal pairs are equal edges.
+
+    Parameters
+    ----------
+    edges : DataFrame
+        ``source``, ``target``.
+    id_map : dict, optional
+        The names by which they will be compared; what has none goes by minus its own.
+
+    Returns
+    -------
+    DataFrame
+        The end of the smaller name is the source.
+
+    Examples
+    --------
+    >>> one_way(pd.DataFrame({"source": [1, 2], "target": [2, 3]}), {1: 9, 2: 8, 3: 7}).to_numpy().tolist()
+    [[2, 1], [3, 2]]
+    """
+    ends = edges[ENDS].to_numpy(np.int64)
+    named = ends if id_map is None else np.array([[id_map.get(a, -a) for a in pair] for pair in ends.tolist()])
+    turned = np.where(named[:, :1] > named[:, 1:], ends[:, ::-1], ends) if len(ends) else ends
+    return edges.assign(source=turned[:, 0], target=turned[:, 1])
+
+
+def _without_direction(scores: dict) -> dict:
+    """Leave out what depends on who sends."""
+    lost = ("partners", "direction_accuracy", "in", "out")
+    kept = {name: value for name, value in scores.items() if name not in lost}
+    for name in ("chance", "degree_correlation"):
+        if isinstance(kept.get(name), dict):
+            kept[name] = {key: value for key, value in kept[name].items() if key not in lost}
+    return {**kept, "direction": UNKNOWN}
 
 
 def _id_map(run: Run, truth: np.ndarray) -> dict[int, int] | None:

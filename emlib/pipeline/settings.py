@@ -11,6 +11,7 @@ from emlib.errors import UserError
 from emlib.stages.align import AlignSettings
 from emlib.stages.expert_boundaries import ExpertSettings
 from emlib.stages.graph import GraphSettings
+from emlib.stages.neurite_stats import NeuriteSettings
 from emlib.stages.preprocess import PreprocessSettings
 from emlib.stages.segment import SEGMENTERS, SegmentSettings
 from emlib.stages.synapses import SynapseSettings
@@ -19,16 +20,23 @@ from emlib.volumes.bossdb import DEFAULT_URI
 UNTIL = ("cutout", "preprocess", "align", "boundaries", "segment", "synapses", "graph", "publish")
 ALIGNED_DTYPES = ("float32", "float16")
 BOUNDARY_SOURCES = ("intensity", "forest", "experts")  # else a file
+SYNAPSE_SOURCES = ("auto", "heuristic", "experts")  # auto: experts where the network of the boundaries tells them
+NPY = ("always", "never", "auto")
 REBUILD = "rebuild"  # what a record has besides, if only graph and figures were made anew
 NEWER = {
     "resolution",
     "refresh",
+    "fill_missing",
     "boss_config",
     "truth_synapses",
     "model_path",
     "resample",
     "experts",
     "edge_model",
+    "neurites",
+    "synapses_from",
+    "blocks_xyz",
+    "npy",
 }  # than the first run log
 
 
@@ -42,6 +50,7 @@ class StageSettings:
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     synapses: SynapseSettings = field(default_factory=SynapseSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
+    neurites: NeuriteSettings = field(default_factory=NeuriteSettings)
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class PipelineSettings:
     """Everything that decides what a run produces."""
 
     dataset: str = DEFAULT_URI
-    cutout_xyz: tuple[int, int, int] = (256, 256, 64)
+    cutout_xyz: tuple[int, int, int] | None = (256, 256, 64)  # None: all of it, in blocks
     offset_xyz: tuple[int, int, int] | None = None
     voxel_size_nm: tuple[float, float, float] | None = None
     seed: int = 0
@@ -57,6 +66,7 @@ class PipelineSettings:
     network_timeout_s: float = 30.0
     resolution: int = 0  # of BossDB; each halves the finest one
     refresh: bool = False  # fetch from BossDB anew what an earlier run has kept
+    fill_missing: bool = False  # take chunks that a Zarr or precomputed volume lacks as empty
     boss_config: str | None = None  # file with host and token, which themselves are kept nowhere
     until: str = "publish"
     save_minimal: bool = False
@@ -66,10 +76,13 @@ class PipelineSettings:
     boundaries_from: str = "intensity"  # or forest, experts, or a file
     model_path: str | None = None  # of the forest or the network
     resample: bool = True  # to the voxel size of the network's training
+    synapses_from: str = "auto"  # or heuristic, experts
     labels_from: str | None = None
     edge_model: str | None = None  # file of `train_refine_rf.py --edges --volume`
     truth: str | None = None  # true labels
     truth_synapses: str | None = None  # table of true synapses, in voxels of the whole volume
+    blocks_xyz: tuple[int, int, int] | None = None  # work in blocks of this size
+    npy: str = "auto"  # with blocks: write .npy files too "always", "never", or where the volume fits into memory
     stages: StageSettings = field(default_factory=StageSettings)
 
 
@@ -112,12 +125,13 @@ def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
     if record and "stages" not in record and "boundaries_from" not in record:  # both, since one may be lost by damage
         raise UserError("this was no run of the pipeline; repeat it with the command that the record holds")
     settings = _restored(PipelineSettings(), record, "")
-    allowed = {"until": UNTIL, "aligned_dtype": ALIGNED_DTYPES}
+    allowed = {"until": UNTIL, "aligned_dtype": ALIGNED_DTYPES, "synapses_from": SYNAPSE_SOURCES, "npy": NPY}
     wrong = [name for name, choice in allowed.items() if getattr(settings, name) not in choice]
     wrong += ["stages.segment.segmenter"] * (settings.stages.segment.segmenter not in SEGMENTERS)
     least = {"seed": 0, "resolution": 0, "simulate_misalignment_px": 0}
     wrong += [name for name, lowest in least.items() if getattr(settings, name) < lowest]
-    sizes = {"network_timeout_s": (settings.network_timeout_s,), "cutout_xyz": settings.cutout_xyz}
+    sizes = {"network_timeout_s": (settings.network_timeout_s,), "cutout_xyz": settings.cutout_xyz or ()}
+    sizes["blocks_xyz"] = settings.blocks_xyz or ()
     sizes["voxel_size_nm"] = settings.voxel_size_nm or ()
     wrong += [name for name, values in sizes.items() if not all(value > 0 for value in values)]
     if wrong:

@@ -16,6 +16,7 @@ from emlib.pipeline.settings import PipelineSettings
 from emlib.runs.artefacts import Outputs
 from emlib.runs.runlog import RunLog
 from emlib.runs.stopwatch import Stopwatch
+from emlib.stages.fragment_planes import FragmentPlanes
 from emlib.volumes.volume import Volume
 
 
@@ -38,10 +39,15 @@ class Run:
     align_skipped: str | None = None
     aligned: np.ndarray | None = None
     boundaries: np.ndarray | None = None
+    synapse_probability: np.ndarray | None = None  # of a network, aligned, float16
+    mitochondria_probability: np.ndarray | None = None
+    network: dict[str, Any] | None = None  # name and checksum of the model that made the maps
+    fragments: FragmentPlanes | None = None  # before they were joined, in the middle planes
     labels: np.ndarray | None = None
     candidates: pd.DataFrame | None = None
     graph: nx.DiGraph | None = None
     edges: pd.DataFrame | None = None
+    neurites: pd.DataFrame | None = None
     truth: np.ndarray | None = None
     given_synapses: pd.DataFrame | None = None  # true ones, as the user's file has them
     true_synapses: pd.DataFrame | None = None  # in voxels of the aligned volume

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,27 @@ import pandas as pd
 
 from emlib.errors import UserError
 from emlib.measure.shifts import recovery_error
-from emlib.pipeline.boundary_sources import boundaries_are_made, check_boundary_source, is_file, make_boundaries
+from emlib.pipeline.boundary_sources import (
+    boundaries_are_made,
+    check_boundary_source,
+    is_file,
+    make_boundaries,
+    maps_without_boundaries,
+)
 from emlib.pipeline.contacts import check_segmenting, contact_model
 from emlib.pipeline.marks import remove_marks
 from emlib.pipeline.scoring import read_true_synapses, score_run
 from emlib.pipeline.settings import PipelineSettings
 from emlib.pipeline.state import Run
+from emlib.pipeline.synapse_sources import find_synapses, tell_of_direction
 from emlib.publish.run_report import publish
 from emlib.stages.align import apply_shifts, estimate_shifts, simulate_misalignment
 from emlib.stages.boundaries import near_isotropic
 from emlib.stages.graph import build_graph, edge_table, node_table, to_graphml
+from emlib.stages.neurite_stats import neurite_stats
 from emlib.stages.preprocess import preprocess
 from emlib.stages.segment import segment
-from emlib.stages.synapses import find_candidates
-from emlib.stages.translation_check import check_translation
+from emlib.stages.translation_check import TranslationCheck, check_translation
 from emlib.volumes.bossdb import BossOptions, NetworkUnreachable
 from emlib.volumes.companions import read_labels
 from emlib.volumes.cutout import read_cutout
@@ -34,6 +42,7 @@ from emlib.volumes.volume import Volume
 
 PHANTOM_URI = "sample://phantom"
 SYNTHETIC = "SYNTHETIC PHANTOM, NOT REAL DATA"
+NEURITES_TABLE = "Every neurite: size, surface, extent, synapses, and mitochondria where a network tells them"
 
 
 def cutout_stage(run: Run) -> None:
@@ -58,7 +67,7 @@ def cutout_stage(run: Run) -> None:
     if settings.simulate_misalignment_px:
         moved, run.added = simulate_misalignment(run.volume.array, settings.simulate_misalignment_px, settings.seed)
         run.volume = replace(run.volume, array=moved)
-    _place(run)
+    tell_place(run)
     if not settings.save_minimal:
         run.save_array("em_cutout_u8_zyx", run.volume.array, "EM as read, uint8", holds="volume")
 
@@ -89,7 +98,7 @@ def phantom_instead(settings: PipelineSettings, error: NetworkUnreachable) -> st
     return f"{SYNTHETIC}: {settings.dataset} could not be reached"
 
 
-def _place(run: Run) -> None:
+def tell_place(run: Run) -> None:
     """Say where the EM comes from, in the log and beside the artefacts, and read the truth that belongs to it."""
     if run.synthetic:  # what a run on real data leaves of an earlier one shows at its end
         run.outputs.mark_synthetic(run.synthetic)
@@ -106,7 +115,7 @@ def _place(run: Run) -> None:
 def recall_cutout(run: Run) -> None:
     """Do again what leaves no artefact, once the volume of an interrupted run is back."""
     read_true_synapses(run)
-    _place(run)
+    tell_place(run)
 
 
 def boss_options(settings: PipelineSettings, root: Path) -> BossOptions:
@@ -131,6 +140,7 @@ def _read(run: Run, settings: PipelineSettings) -> Volume:
         seed=settings.seed,
         boss=_boss(run),
         progress=not run.quiet,
+        fill_missing=settings.fill_missing,
         note=run.say,
     )
     return read_cutout(
@@ -164,25 +174,42 @@ def preprocess_stage(run: Run) -> None:
 def align_stage(run: Run) -> None:
     """Estimate and apply shifts, or say why not."""
     settings = run.settings
-    if settings.align_sections is False:
-        run.align_skipped = "alignment was switched off with --no-align"
-    elif settings.align_sections is None and near_isotropic(run.volume.voxel_size_nm):
-        run.align_skipped = "near-isotropic volume, taken for aligned; --align aligns it"
-    depth = len(run.preprocessed)
+    run.align_skipped = why_not_aligned(run)
     if run.align_skipped:
-        run.shifts = pd.DataFrame({"z": np.arange(depth), "dy": np.zeros(depth), "dx": np.zeros(depth)})
+        run.shifts = no_shifts(len(run.preprocessed))
         aligned, record = run.preprocessed, {"skipped": run.align_skipped}
     else:
-        run.shifts, _ = estimate_shifts(run.preprocessed, settings.stages.align)
+        own = settings.stages.align
+        run.shifts, _ = estimate_shifts(run.preprocessed, own)
         aligned = apply_shifts(run.preprocessed, run.shifts)
-        record = {"skipped": None, **_alignment_quality(run, aligned)}
+        check = check_translation(aligned, own.band, own.min_reliability)
+        record = {"skipped": None, **alignment_quality(run, check)}
     run.aligned = _stored(aligned, settings.aligned_dtype)
-    record["synthetic"] = run.synthetic
-    record["sections"] = run.shifts.round(6).to_dict("records")
-    run.outputs.json("alignment_shifts", record, "Shift of each section, its reliability, residuals before and after")
+    keep_shifts(run, record)
     name = f"em_aligned_{settings.aligned_dtype}_zyx"
     stored = run.aligned.astype(settings.aligned_dtype, copy=False)
     run.save_array(name, stored, "EM aligned, in [0, 1]", settings.stages.align, holds="aligned")
+
+
+def why_not_aligned(run: Run) -> str | None:
+    """Why the sections of a run stay where they are; None if they are aligned."""
+    if run.settings.align_sections is False:
+        return "alignment was switched off with --no-align"
+    if run.settings.align_sections is None and near_isotropic(run.volume.voxel_size_nm):
+        return "near-isotropic volume, taken for aligned; --align aligns it"
+    return None
+
+
+def no_shifts(depth: int) -> pd.DataFrame:
+    """Shifts of sections that stay where they are."""
+    return pd.DataFrame({"z": np.arange(depth), "dy": np.zeros(depth), "dx": np.zeros(depth)})
+
+
+def keep_shifts(run: Run, record: dict[str, Any]) -> None:
+    """Write the shifts of a run and what is known of them."""
+    record["synthetic"] = run.synthetic
+    record["sections"] = run.shifts.round(6).to_dict("records")
+    run.outputs.json("alignment_shifts", record, "Shift of each section, its reliability, residuals before and after")
 
 
 def _stored(aligned: np.ndarray, dtype: str) -> np.ndarray:
@@ -192,10 +219,8 @@ def _stored(aligned: np.ndarray, dtype: str) -> np.ndarray:
     return aligned.astype(dtype).astype(np.float32)
 
 
-def _alignment_quality(run: Run, aligned: np.ndarray) -> dict[str, Any]:
+def alignment_quality(run: Run, check: TranslationCheck) -> dict[str, Any]:
     """Residuals, whether translation explains them, and the recovery error where the shifts are known."""
-    settings = run.settings.stages.align
-    check = check_translation(aligned, settings.band, settings.min_reliability)
     if not check.explained:
         run.warn(check.message)
     quality = {
@@ -219,8 +244,13 @@ def boundaries_stage(run: Run) -> None:
     """Boundary probability from intensity, a model or a file; not needed when labels come from a file."""
     settings = run.settings
     if not boundaries_are_made(settings):
+        maps_without_boundaries(run)
+        _save_maps(run)
         return
     run.boundaries, record = make_boundaries(run)
+    if settings.boundaries_from != "experts":
+        maps_without_boundaries(run)
+    _save_maps(run)
     if not settings.save_minimal:
         exact = settings.boundaries_from == "experts"  # float16 as it is: a run that goes on reads it back
         run.save_array(
@@ -232,6 +262,15 @@ def boundaries_stage(run: Run) -> None:
         )
 
 
+def _save_maps(run: Run) -> None:
+    """Write what a network told besides boundaries; synapses are found on their map, also when a graph is rebuilt."""
+    for name in ("synapse", "mitochondria"):
+        found = getattr(run, f"{name}_probability")
+        if found is not None and (name == "synapse" or not run.settings.save_minimal):
+            what = f"{name.capitalize()} probability"
+            run.save_array(f"{name}_probability_f16_zyx", found, what, run.network, holds=f"{name}_probability")
+
+
 def segment_stage(run: Run) -> None:
     """Neurite labels from the segmenter or from a file."""
     settings = run.settings
@@ -241,7 +280,8 @@ def segment_stage(run: Run) -> None:
         what = f"Neurite labels from {settings.labels_from}"
     else:
         edges = contact_model(run)
-        run.labels = segment(run.aligned, run.volume.voxel_size_nm, settings.stages.segment, run.boundaries, edges)
+        given = (run.aligned, run.volume.voxel_size_nm, settings.stages.segment, run.boundaries, edges)
+        run.labels = segment(*given, look=partial(setattr, run, "fragments"))
         what = f"Neurite labels ({settings.stages.segment.segmenter}{', learned contacts' if edges else ''})"
     name = "neurite_labels_i32_zyx" if run.labels.dtype == np.int32 else "neurite_labels_i64_zyx"
     run.save_array(name, run.labels, what, settings.stages.segment, holds="labels")
@@ -249,24 +289,34 @@ def segment_stage(run: Run) -> None:
 
 def synapses_stage(run: Run) -> None:
     """Synapse candidates with their partners."""
-    run.candidates = find_candidates(run.aligned, run.labels, run.volume.voxel_size_nm, run.settings.stages.synapses)
+    run.candidates = find_synapses(run)
+    tell_of_direction(run)
     run.outputs.table("synapse_candidates", run.candidates, "Synapse candidates: position, pre, post, score")
 
 
 def graph_stage(run: Run) -> None:
     """Directed weighted graph with its tables."""
     recall_graph(run)
+    write_graph(run)
+
+
+def write_graph(run: Run) -> None:
+    """Write the tables of a graph that is built, and those of its neurites where they are known."""
     run.outputs.table("graph_node_stats", node_table(run.graph), "Neurites of the graph: degrees, weights, PageRank")
     run.outputs.table("graph_edges", run.edges, "Connections: pre, post, weight")
+    if run.neurites is not None:
+        run.outputs.table("neurite_stats", run.neurites, NEURITES_TABLE)
     run.outputs.text("tables/graph.graphml", to_graphml(run.graph), "The graph for Cytoscape, Gephi, networkx")
 
 
 def recall_graph(run: Run) -> None:
-    """Build the graph; from candidates and labels that is quicker than reading it back."""
+    """Build the graph and the table of neurites; from candidates and labels that is as quick as reading them back."""
     run.graph = build_graph(run.candidates, run.labels, run.settings.stages.graph, run.volume.voxel_size_nm)
     if run.synthetic:
         run.graph.graph["synthetic"] = run.synthetic
     run.edges = edge_table(run.graph)
+    found = (run.labels, run.volume.voxel_size_nm, run.graph, run.mitochondria_probability)
+    run.neurites = neurite_stats(*found, run.settings.stages.neurites)
 
 
 def publish_stage(run: Run) -> None:

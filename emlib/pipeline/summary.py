@@ -40,7 +40,7 @@ def announce(
     """
     if again is not None and again.warning():
         print(f"warning: {again.warning()}", file=sys.stderr, flush=True)
-    plan = plan_memory(settings)
+    plan = None if settings.blocks_xyz else plan_memory(settings)  # those in blocks keep to a budget
     if plan is None:
         return
     plan.check(force)

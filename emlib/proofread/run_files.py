@@ -14,12 +14,14 @@ from emlib.evaluation.inputs import known_voxel_size, read_table
 from emlib.runs.kept_results import own_file
 from emlib.volumes.companions import open_labels
 from emlib.volumes.open import open_volume
+from emlib.volumes.synthetic import SYNTHETIC_MARK
 from emlib.volumes.volume import ZYX, VolumeSource
 
 LABELS = ("neurite_labels_i32_zyx", "neurite_labels_i64_zyx")
 EM = ("em_aligned_float32_zyx", "em_aligned_float16_zyx", "em_cutout_u8_zyx")  # the first that is there
 BOUNDARIES = "boundaries_f16_zyx"
 CANDIDATES = Path("tables") / "synapse_candidates.csv"
+IN_STORE = {LABELS: "labels/neurites", EM: "em", (BOUNDARIES,): "boundaries"}  # of data/volume.zarr, in block mode
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class RunFiles:
         narrow = high < 2**31 and labels.dtype != np.int64
         return np.ascontiguousarray(labels, np.int32 if narrow else np.int64)
 
-    def read_candidates(self) -> pd.DataFrame:
-        """Read the synapse candidates of the run itself; none where the run has no table of them."""
-        path = own_file(self.root, CANDIDATES.as_posix())  # a rebuild puts its own in their place
+    def read_candidates(self, newest: bool = False) -> pd.DataFrame:
+        """Read the synapse candidates of the run itself, or of its newest rebuild; none where there is no table."""
+        own = own_file(self.root, CANDIDATES.as_posix())  # a rebuild puts its own in their place
+        path = self.root / CANDIDATES if newest else own
         if not path.is_file():
             return pd.DataFrame({name: [] for name in ("z", "y", "x", "pre_id", "post_id", "score")})
         return read_table(path, ("z", "y", "x", "score"), ("pre_id", "post_id"))
@@ -110,9 +113,13 @@ def find_run(
     if size is None:
         raise UserError(f"the voxel size of {source.uri} is not known; give it in nm with --voxel_size Z Y X")
     synthetic = source.notes.get("synthetic") or (files["em"].notes.get("synthetic") if files["em"] else None)
+    mark = root / "data" / SYNTHETIC_MARK
+    if synthetic is None and mark.is_file():  # a store has no sidecars
+        synthetic = mark.read_text(encoding="utf-8").strip()
     return RunFiles(root, source, files["em"], files["boundaries"], size, synthetic)
 
 
-def _first(root: Path, names: Iterable[str]) -> Path | None:
+def _first(root: Path, names: tuple[str, ...]) -> Path | None:
     there = (root / "data" / f"{name}.npy" for name in names)
-    return next((path for path in there if path.is_file()), None)
+    stored = root / "data" / "volume.zarr" / IN_STORE[names]
+    return next((path for path in there if path.is_file()), stored if stored.is_dir() else None)

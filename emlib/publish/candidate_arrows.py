@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from emlib.publish.style import BLACK
 
+UNKNOWN = "unknown"  # in the column ``direction``
 AROUND_NM = 160.0  # square around a candidate in which the sides of its two neurites are looked up
 ENDS = ["pre_z", "pre_y", "pre_x", "post_z", "post_y", "post_x"]
 
@@ -27,6 +28,8 @@ def directions(candidates: pd.DataFrame, labels: np.ndarray, pixel_nm: tuple[flo
             pre, post = (np.argwhere(around == neurite) for neurite in (candidate.pre_id, candidate.post_id))
             if len(pre) and len(post):
                 way[i] = post.mean(0) - pre.mean(0)
+    if "direction" in candidates:
+        way[(candidates["direction"] == UNKNOWN).to_numpy()] = np.nan
     way = way * pixel_nm
     length = np.linalg.norm(way, axis=1, keepdims=True)
     return way / np.where(length > 0, length, np.nan)

@@ -21,13 +21,14 @@ MATRIX_NODES = 20
 BALANCE = LinearSegmentedColormap.from_list("balance", [SKY, "#FFFFFF", ORANGE])
 
 
-def figure3(graph: nx.DiGraph, note: str | None = None) -> Figure:
+def figure3(graph: nx.DiGraph | nx.Graph, note: str | None = None) -> Figure:
     """Show the strongest connections between neurites, as a drawing and as a matrix, and the degrees of all neurites.
 
     Parameters
     ----------
-    graph : DiGraph
-        Edges run from pre- to postsynaptic neurite and carry ``weight``.
+    graph : DiGraph or Graph
+        Edges run from pre- to postsynaptic neurite and carry ``weight``; those of an undirected graph leave open who
+        sends, and are drawn without arrow heads.
     note : str, optional
         Goes first into the title.
 
@@ -50,6 +51,12 @@ def figure3(graph: nx.DiGraph, note: str | None = None) -> Figure:
         "Arrows run from pre- to postsynaptic neurite, thicker for more weight. Numbers are neurite ids. "
         "Node size: partners in the whole graph; colour: blue receives, orange sends."
     )
+    known = graph.is_directed()
+    if not known:
+        subtitle = (
+            "Direction unknown: lines join neurites, thicker for more weight, and leave open which one sends. Numbers "
+            "are neurite ids. Node size: partners in the whole graph."
+        )
     loops = int((edges["source"] == edges["target"]).sum())
     if loops:
         subtitle += f" {plural(loops, 'connection')} of a neurite with itself not drawn."
@@ -65,18 +72,21 @@ def figure3(graph: nx.DiGraph, note: str | None = None) -> Figure:
         what = "No synapse candidate joined two different neurites, so there is no connection to draw."
         page.message(MARGIN, 0.28, *GRAPH, what if graph.number_of_nodes() else f"The graph is empty. {what}")
     else:
-        _draw_graph(page, (MARGIN, 0.28, *GRAPH), part, edges)
+        _draw_graph(page, (MARGIN, 0.28, *GRAPH), part, edges, known)
     if not len(part.nodes):
         page.message(right, 0.28, SIDE, 2.5, "No neurite has a partner.")
         page.message(right, 3.32, SIDE, GRAPH[1] + 0.28 - 3.32, "No weights to show.")
     else:
-        _degrees(page, (right + 0.15, 0.3, SIDE - 0.15, 2.3), edges, graph.number_of_nodes())
-        _matrix(page, (right + 0.15, 3.36, SIDE - 0.95), part)
+        _degrees(page, (right + 0.15, 0.3, SIDE - 0.15, 2.3), edges, graph.number_of_nodes(), known)
+        _matrix(page, (right + 0.15, 3.36, SIDE - 0.95), part, known)
     return page.figure
 
 
-def _draw_graph(page: Page, box: tuple, part: Strongest, edges: pd.DataFrame) -> None:
-    """Draw nodes, curved arrows and ids; data coordinates are points, so that every size is exact."""
+def _draw_graph(page: Page, box: tuple, part: Strongest, edges: pd.DataFrame, known: bool) -> None:
+    """Draw nodes, curved arrows and ids; data coordinates are points, so that every size is exact.
+
+    Where directions are not ``known``, nodes have no colour and lines no head.
+    """
     left, top, width, height = box
     axes = page.axes(left, top, width, height)
     axes.set(xlim=(0, width * 72), ylim=(0, height * 72), xticks=[], yticks=[])
@@ -94,19 +104,21 @@ def _draw_graph(page: Page, box: tuple, part: Strongest, edges: pd.DataFrame) ->
     taken = edges.groupby("target")["weight"].sum().reindex(part.nodes, fill_value=0).to_numpy(float)
     radius = np.clip(longest * size * 0.3, 5, 8) + 7 * np.sqrt(degree / degree.max())  # ids fit the nodes, if short
 
-    curves, heads, widths, shade = _arrows(xy, radius, part)
+    curves, heads, widths, shade = _arrows(xy, radius, part, known)
     axes.add_collection(LineCollection(curves, linewidths=widths, colors=shade, capstyle="butt"), autolim=False)
-    axes.add_collection(PolyCollection(heads, facecolors=shade, edgecolors="none"), autolim=False)
-    balance = BALANCE(sent / np.maximum(sent + taken, 1e-9))
+    if known:
+        axes.add_collection(PolyCollection(heads, facecolors=shade, edgecolors="none"), autolim=False)
+    balance = BALANCE(sent / np.maximum(sent + taken, 1e-9) if known else np.full(len(sent), 0.5))
     axes.scatter(*xy.T, s=(2 * radius) ** 2, c=balance, edgecolors=INK, linewidths=0.7, zorder=3)
     for node, (x, y) in zip(part.nodes, xy, strict=True):
         axes.text(x, y, str(node), fontsize=size, ha="center", va="center_baseline", color="black", zorder=4)
 
 
-def _arrows(xy: np.ndarray, radius: np.ndarray, part: Strongest) -> tuple[np.ndarray, ...]:
+def _arrows(xy: np.ndarray, radius: np.ndarray, part: Strongest, known: bool) -> tuple[np.ndarray, ...]:
     """Return curves (E, 13, 2), arrow heads (E, 3, 2), line widths (E,) and colours (E, 4); all bend to their left.
 
-    The bend keeps the two directions of a mutual connection apart.
+    The bend keeps the two directions of a mutual connection apart. Where directions are not ``known``, curves go on to
+    their ends and leave no room for heads.
     """
     start, end = xy[part.source], xy[part.target]
     along = end - start
@@ -125,24 +137,27 @@ def _arrows(xy: np.ndarray, radius: np.ndarray, part: Strongest) -> tuple[np.nda
     base = tip + tip_way * head[:, None]
     across = np.stack([-tip_way[:, 1], tip_way[:, 0]], 1) * (head * 0.45)[:, None]
     heads = np.stack([tip, base + across, base - across], 1)
-    t = np.linspace(0, 1, 13)[None, :, None]
-    curves = (1 - t) ** 2 * start[:, None] + 2 * t * (1 - t) * middle[:, None] + t**2 * base[:, None]
+    t, last = np.linspace(0, 1, 13)[None, :, None], base if known else end
+    curves = (1 - t) ** 2 * start[:, None] + 2 * t * (1 - t) * middle[:, None] + t**2 * last[:, None]
     shade = np.zeros((len(widths), 4))
     shade[:, :3] = 0.62 - 0.5 * strength[:, None]
     shade[:, 3] = 0.85
     return curves, heads, widths, shade
 
 
-def _degrees(page: Page, box: tuple, edges: pd.DataFrame, neurites: int) -> None:
-    """Draw, for both directions, how many neurites have at least k partners, on logarithmic axes."""
+def _degrees(page: Page, box: tuple, edges: pd.DataFrame, neurites: int, known: bool) -> None:
+    """Draw, for both directions if ``known``, how many neurites have at least k partners, on logarithmic axes."""
     axes = page.axes(*box)
     proper = edges[edges["source"] != edges["target"]]
     lonely = neurites - len(np.union1d(proper["source"], proper["target"]))
-    for name, side, style in (
-        ("presynaptic partners", "target", {"color": BLUE, "marker": "o"}),
-        ("postsynaptic partners", "source", {"color": VERMILLION, "marker": "s", "linestyle": "--"}),
-    ):
-        values = np.sort(proper[side].value_counts().to_numpy())
+    sides = [
+        ("presynaptic partners", proper["target"], {"color": BLUE, "marker": "o"}),
+        ("postsynaptic partners", proper["source"], {"color": VERMILLION, "marker": "s", "linestyle": "--"}),
+    ]
+    if not known:
+        sides = [("partners", pd.concat([proper["target"], proper["source"]]), {"color": BLUE, "marker": "o"})]
+    for name, ends, style in sides:
+        values = np.sort(ends.value_counts().to_numpy())
         k, first = np.unique(values, return_index=True)
         axes.plot(k, len(values) - first, label=name, markersize=3, linewidth=1.4, **style)
     axes.set_xscale("log")
@@ -164,13 +179,15 @@ def _degrees(page: Page, box: tuple, edges: pd.DataFrame, neurites: int) -> None
         axes.text(0.02, 0.03, without, fontsize=TEXT_PT - 1, transform=axes.transAxes)
 
 
-def _matrix(page: Page, box: tuple, part: Strongest) -> None:
-    """Draw weights as a matrix, rows presynaptic, columns postsynaptic, with a colour bar."""
+def _matrix(page: Page, box: tuple, part: Strongest, known: bool) -> None:
+    """Draw weights as a matrix with a colour bar; rows presynaptic, columns postsynaptic, if that is ``known``."""
     left, top, side = box
     n = min(len(part.nodes), MATRIX_NODES)
     weights = np.full((n, n), np.nan)
     inside = (part.source < n) & (part.target < n)
     weights[part.source[inside], part.target[inside]] = part.weight[inside]
+    if not known:
+        weights[part.target[inside], part.source[inside]] = part.weight[inside]
     low, high = np.nanmin(part.weight), np.nanmax(part.weight)
     axes = page.axes(left + 0.3, top, side, side)
     norm = LogNorm(low, high) if high > low > 0 else None
@@ -183,8 +200,9 @@ def _matrix(page: Page, box: tuple, part: Strongest) -> None:
     axes.tick_params(length=0, pad=1.5)
     # Placed by arithmetic: with automatic places matplotlib measures every tick's label twice.
     longest = max(map(len, names)) * size * 0.64 / 72 + 0.05
-    page.text(left + 0.3 - longest, top + side / 2, "presynaptic", ha="right", va="center", rotation=90)
-    page.text(left + 0.3 + side / 2, top + side + longest, "postsynaptic", ha="center")
+    rows, columns = ("presynaptic", "postsynaptic") if known else ("neurite", "neurite")
+    page.text(left + 0.3 - longest, top + side / 2, rows, ha="right", va="center", rotation=90)
+    page.text(left + 0.3 + side / 2, top + side + longest, columns, ha="center")
     if norm is None:
         page.text(left + 0.3, top + side + longest + 0.2, f"Every weight is {_weight(low)}.")
         return

@@ -85,12 +85,12 @@ def figure1(
         set_extent(axes, (height, width))
         scale_bar(axes, vx)
     left = MARGIN + len(sections) * (cell + GAP) + max(0.0, (cell - wide) / 2)
-    painted = _painted(aligned[z], labels[z], ranges["Aligned"], (tall, min(wide, cell)))
+    painted = paint_labels(grey_u8(aligned[z], *ranges["Aligned"]), labels[z], (tall, min(wide, cell)))
     axes = page.picture(left, CAPTION, min(wide, cell), tall, painted, f"{next(letters)}  Neurites over aligned EM")
     set_extent(axes, (height, width))
     scale_bar(axes, vx)
     if cuts:
-        _mark_cuts(axes, y, x)
+        mark_cuts(axes, y, x)
 
     top = CAPTION + tall
     if not cuts:
@@ -106,23 +106,43 @@ def figure1(
         elif kind == "aligned":
             picture = shrink(grey_u8(aligned[along], *ranges["Aligned"]), MAX_PIXELS)
         else:
-            picture = _painted(aligned[along], cut_ids, ranges["Aligned"], (h, w))
+            picture = paint_labels(grey_u8(aligned[along], *ranges["Aligned"]), cut_ids, (h, w))
         axes = page.picture(left, top + down, w, h, picture, title)
         set_extent(axes, cut_ids.shape)
         scale_bar(axes, step)
     return page.figure
 
 
-def _painted(em: np.ndarray, labels: np.ndarray, span: tuple[float, float], inches: tuple[float, float]) -> np.ndarray:
-    """Return labels over EM with 1.3 pixels per printed pixel, so that outlines stay thin and even."""
-    size = tuple(max(2, round(side * DPI * 1.3)) for side in inches)
-    painted = Image.fromarray(overlay(grey_u8(em, *span), labels, size))
-    # A PDF stores pictures of at most 256 colours by index, a third of the bytes in a fifth of the time.
-    few = painted.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+def paint_labels(grey: np.ndarray, labels: np.ndarray, inches: tuple[float, float]) -> np.ndarray:
+    """Return labels over EM (uint8) with 1.3 pixels per printed pixel, so that outlines stay thin and even."""
+    return _few_colours(overlay(grey, labels, _pixels(inches)))
+
+
+def paint_map(
+    grey: np.ndarray, values: np.ndarray, colour: np.ndarray, strength: float, inches: tuple[float, float]
+) -> np.ndarray:
+    """Return values in [0, 1] as a colour (red, green, blue of 255) over EM (uint8), at 1 of the given strength."""
+    size = _pixels(inches)[::-1]
+    shown = np.clip(np.asarray(values, np.float32), 0, 1) * np.float32(strength)
+    weight, em = (
+        np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BILINEAR), np.float32) for part in (shown, grey)
+    )
+    return _few_colours(
+        (em[..., None] + (colour.astype(np.float32) - em[..., None]) * weight[..., None]).astype(np.uint8)
+    )
+
+
+def _pixels(inches: tuple[float, float]) -> tuple[int, int]:
+    return tuple(max(2, round(side * DPI * 1.3)) for side in inches)
+
+
+def _few_colours(picture: np.ndarray) -> np.ndarray:
+    """A PDF stores pictures of at most 256 colours by index, a third of the bytes in a fifth of the time."""
+    few = Image.fromarray(picture).quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     return np.asarray(few.convert("RGB"))
 
 
-def _mark_cuts(axes: Axes, y: int, x: int) -> None:
+def mark_cuts(axes: Axes, y: int, x: int) -> None:
     """Draw ticks at the edges of a section where the x–z cut (row y) and the y–z cut (column x) run."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     w, h = 0.05 * (right - left), 0.05 * (bottom - top)

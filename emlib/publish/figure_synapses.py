@@ -1,6 +1,8 @@
-"""Figure 2: synapse candidates over a section, their scores, and close views of the best."""
+"""Figure 2: synapse candidates over a section, their scores, and close views of strong and weak ones."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.ticker import MaxNLocator
+from scipy import ndimage
 
-from emlib.publish.candidate_arrows import directions, draw_arrows, window_around
+from emlib.publish.candidate_arrows import UNKNOWN, directions, draw_arrows, window_around
 from emlib.publish.page import MARGIN, PANEL_PT, TEXT_PT, Page, scale_bar, set_extent
 from emlib.publish.style import (
     INK,
@@ -20,6 +23,7 @@ from emlib.publish.style import (
     PRE,
     SCORES,
     VERMILLION,
+    YELLOW,
     count,
     grey_range,
     grey_u8,
@@ -29,10 +33,25 @@ from emlib.publish.style import (
 )
 
 WIDTH = 11.5  # inches
-MAIN = 5.7  # inches: the longer side of the section
-CROPS = 6
+MAIN = 6.2  # inches: the longer side of the section
+PER_ROW = 3  # close views
+CLOSE, ROW, GAP = 2.1, 0.5, 0.12  # inches: where close views begin, what a row has above them, and between them
 CROWD = 60  # candidates in one picture above which their marks get smaller
 CROP_NM = 600.0
+MEMBRANE_NM, MEETING_NM = 15.0, 150.0  # on either side of a contact, and how far from a candidate it is outlined
+
+
+class Clefts(NamedTuple):
+    """What a network takes for synapse.
+
+    Attributes
+    ----------
+    probability : (Z, Y, X) float array in [0, 1]
+    threshold : float
+    """
+
+    probability: np.ndarray
+    threshold: float
 
 
 def figure2(
@@ -43,8 +62,9 @@ def figure2(
     min_score: float | None,
     truth_synapses: pd.DataFrame | None = None,
     note: str | None = None,
+    clefts: Clefts | None = None,
 ) -> Figure:
-    """Show the section with most synapse candidates, the histogram of scores, and the six best candidates enlarged.
+    """Show the section with most synapse candidates, the histogram of scores, and strong, middling and weak candidates.
 
     Parameters
     ----------
@@ -52,7 +72,8 @@ def figure2(
     labels : (Z, Y, X) integer array
     candidates : DataFrame
         Columns z, y, x (voxels), pre_id, post_id, score. Arrows point from the presynaptic to the postsynaptic side:
-        from pre_z, pre_y, pre_x to post_z, post_y, post_x if there are such columns, else as the two neurites lie.
+        from pre_z, pre_y, pre_x to post_z, post_y, post_x if there are such columns, else as the two neurites lie; none
+        where a column ``direction`` says "unknown".
     voxel_size_nm : (z, y, x)
     min_score : float or None
         The threshold, drawn into the histogram.
@@ -60,6 +81,9 @@ def figure2(
         Columns z, y, x of the true synapses.
     note : str, optional
         Goes first into the title.
+    clefts : Clefts, optional
+        What a network takes for synapse, outlined in the close views; where it is not given, the place at which the two
+        neurites meet.
 
     Returns
     -------
@@ -68,17 +92,13 @@ def figure2(
     depth, height, width = labels.shape
     _, vy, vx = voxel_size_nm
     z, shown = _busiest_section(candidates, depth)
-    best = (
-        candidates.sort_values("score", ascending=False, kind="stable").head(CROPS) if len(candidates) else candidates
-    )
-
     size_nm = max(height * vy, width * vx)
     w, h = MAIN * width * vx / size_nm, MAIN * height * vy / size_nm
     right = MARGIN + w + 0.75
     side = WIDTH - MARGIN - right
-    cell = (side - 2 * 0.12) / 3
-    crops_top = 2.55
-    total = max(h + 0.7, crops_top + 2 * (cell + 0.36) + 0.1)
+    rows = close_views(candidates, min_score)
+    cell = (side - (PER_ROW - 1) * GAP) / PER_ROW
+    total = max(h + 0.7, CLOSE + 0.3 + max(1, len(rows)) * (cell + ROW) + 0.05)
 
     title = f"{plural(len(candidates), 'synapse candidate')}; sections z = {z} ± 1 have most ({count(len(shown))})"
     if not len(candidates):
@@ -101,21 +121,56 @@ def figure2(
     if handles:
         _legend(page, handles, MARGIN, 0.26 + h + 0.08)
 
-    _histogram(page, (right, 0.26, side, 1.5), candidates, min_score, colours)
-    caption = f"c  The {len(best)} highest scores (ids of pre → post, score)" if len(best) else "c  Highest scores"
-    page.text(right, crops_top - 0.36, caption, size=PANEL_PT)
-    if len(best):
-        pair = [Line2D([], [], color=PRE, label="presynaptic"), Line2D([], [], color=POST, label="postsynaptic")]
-        _legend(page, pair, right, crops_top - 0.16)
+    _histogram(page, (right, 0.26, side, 1.3), candidates, min_score, colours)
+    if not rows:
+        page.text(right, CLOSE, "c  Close views", size=PANEL_PT)
+        page.message(right, CLOSE + 0.3, side, 1.0, "There is no candidate to enlarge.")
     else:
-        page.message(right, crops_top, side, 1.0, "There is no candidate to enlarge.")
-    ways = directions(best, labels, (vy, vx))
-    for i, candidate in enumerate(best.itertuples(index=False)):
-        left, top = right + (i % 3) * (cell + 0.12), crops_top + 0.24 + (i // 3) * (cell + 0.3)
-        axes = _crop(page, (left, top, cell), aligned, labels, candidate, ways[i], (vy, vx))
-        if i == 0:  # the others have the same size
-            scale_bar(axes, vx)
+        _legend(page, _partner_legend(candidates, clefts), right, CLOSE)
+    for row, (words, chosen) in enumerate(rows):
+        top = CLOSE + 0.3 + row * (cell + ROW)
+        page.text(right, top, f"{'cdefgh'[row]}  {words}", size=PANEL_PT)
+        ways = directions(chosen, labels, (vy, vx))
+        for i, candidate in enumerate(chosen.itertuples(index=False)):
+            box = (right + i * (cell + GAP), top + 0.4, cell)
+            axes = _crop(page, box, aligned, labels, candidate, ways[i], (vy, vx), clefts)
+            if i == row == 0:  # the others have the same size
+                scale_bar(axes, vx)
     return page.figure
+
+
+def close_views(candidates: pd.DataFrame, min_score: float | None) -> list[tuple[str, pd.DataFrame]]:
+    """Choose the candidates that are enlarged: of those that count the best, middling and last ones, three of each.
+
+    Returns
+    -------
+    list of (words, DataFrame)
+        Without rows for which there are too few candidates.
+    """
+    if not len(candidates):
+        return []
+    best = candidates.sort_values("score", ascending=False, kind="stable")
+    kept = best if min_score is None else best[best["score"] >= min_score]
+    if not len(kept):
+        return [("The highest scores; none reaches the minimum", best.head(PER_ROW))]
+    rows = [("The highest scores", kept.head(PER_ROW))]
+    rest = kept.iloc[PER_ROW:]
+    if len(rest) > PER_ROW:
+        first = max(0, min(len(kept) // 2 - PER_ROW - 1, len(rest) - 2 * PER_ROW))
+        rows.append(
+            ("From the middle of those that count", rest.iloc[first : first + min(PER_ROW, len(rest) - PER_ROW)])
+        )
+        rest = rest.iloc[-PER_ROW:]
+    if len(rest):
+        rows.append(("The lowest scores that count" if min_score is not None else "The lowest scores", rest))
+    return rows
+
+
+def _partner_legend(candidates: pd.DataFrame, clefts: Clefts | None) -> list[Line2D]:
+    open_way = "direction" in candidates and (candidates["direction"] == UNKNOWN).all()
+    names = ("one partner", "the other") if open_way else ("presynaptic", "postsynaptic")
+    last = "where the two meet" if clefts is None else "synapse, as the network sees it"
+    return [Line2D([], [], color=c, label=name) for c, name in zip((PRE, POST, YELLOW), (*names, last), strict=True)]
 
 
 def _busiest_section(candidates: pd.DataFrame, depth: int) -> tuple[int, pd.DataFrame]:
@@ -203,24 +258,45 @@ def _histogram(page: Page, box: tuple, candidates: pd.DataFrame, min_score: floa
 
 
 def _crop(
-    page: Page, box: tuple, aligned: np.ndarray, labels: np.ndarray, candidate, way: np.ndarray, pixel_nm: tuple
+    page: Page,
+    box: tuple,
+    aligned: np.ndarray,
+    labels: np.ndarray,
+    candidate,
+    way: np.ndarray,
+    pixel_nm: tuple,
+    clefts: Clefts | None,
 ) -> Axes:
-    """Draw the surroundings of one candidate with the outlines of its two neurites."""
+    """Draw the surroundings of one candidate with the outlines of its two neurites and of the cleft between them."""
     left, top, side = box
     window = window_around(candidate, labels, CROP_NM, pixel_nm)
     em, ids = aligned[window], labels[window]
     real = [ids.shape[0] * pixel_nm[0], ids.shape[1] * pixel_nm[1]]
     h, w = side * real[0] / max(real), side * real[1] / max(real)
-    title = f"{int(candidate.pre_id)} → {int(candidate.post_id)},  {candidate.score:.2f}"
+    known = np.isfinite(way).all()
+    title = f"{int(candidate.pre_id)} {'→' if known else '–'} {int(candidate.post_id)},  {candidate.score:.2f}"
     axes = page.picture(left, top, w, h, grey_u8(em, *grey_range(em)), "")
     page.text(left, top - 4 / 72, title, size=TEXT_PT, va="bottom")
     set_extent(axes, ids.shape)
-    for neurite, colour in ((candidate.post_id, POST), (candidate.pre_id, PRE)):
-        line = PathPatch(outline(ids == neurite), fill=False, edgecolor=colour, linewidth=1.4, capstyle="round")
-        axes.add_artist(line)  # add_patch would measure each of the many pieces
+    pre, post = ids == candidate.pre_id, ids == candidate.post_id
     x, y = np.array([candidate.x - window[2].start]), np.array([candidate.y - window[1].start])
-    if np.isfinite(way).all():
+    if clefts is None:
+        cleft = _meeting(pre, post, (y[0], x[0]), pixel_nm)
+    else:
+        cleft = np.asarray(clefts.probability[window], np.float32) >= clefts.threshold
+    for mask, colour, points in ((post, POST, 1.4), (pre, PRE, 1.4), (cleft, YELLOW, 1.1)):
+        line = PathPatch(outline(mask), fill=False, edgecolor=colour, linewidth=points, capstyle="round")
+        axes.add_artist(line)  # add_patch would measure each of the many pieces
+    if known:
         draw_arrows(axes, x, y, way[None], "white", 0.24)
     else:
         axes.scatter(x, y, s=40, marker="+", color="white", linewidths=1.5)
     return axes
+
+
+def _meeting(pre: np.ndarray, post: np.ndarray, at: tuple[float, float], pixel_nm: tuple) -> np.ndarray:
+    """Where two neurites lie within a membrane's thickness of each other, not far from a place."""
+    steps = max(1, round(MEMBRANE_NM / float(np.mean(pixel_nm))))
+    both = ndimage.binary_dilation(pre, iterations=steps) & ndimage.binary_dilation(post, iterations=steps)
+    y, x = np.ogrid[: pre.shape[0], : pre.shape[1]]
+    return both & (np.hypot((y - at[0]) * pixel_nm[0], (x - at[1]) * pixel_nm[1]) <= MEETING_NM)

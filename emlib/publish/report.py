@@ -74,11 +74,12 @@ class FigureItem:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a stage and the highest memory use seen in it."""
+    """Seconds of a stage, on the wall and of all processors, and the highest memory use seen in it."""
 
     stage: str
     seconds: float
     peak_mib: float | None = None
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class ReportContext:
         Remarks without alarm.
     settings : dict of dicts
         Per stage, name to value.
+    used : Table or None
+        What each stage used.
     numbers : list of Number
     scores : list of Table or None
         Comparison with truth; None if there is none, and the report says that quality is unknown.
@@ -122,6 +125,8 @@ class ReportContext:
     distrust : list of str
         "When not to trust this".
     timings : list of Timing
+    start_mib : float
+        Memory that was taken before the first stage; not counted per megavoxel.
     artefacts : list of Artefact
     versions : dict of str
     """
@@ -139,6 +144,7 @@ class ReportContext:
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    used: Table | None = None
     numbers: Sequence[Number] = ()
     scores: Sequence[Table] | None = None
     checks: Sequence[str] = ()
@@ -146,6 +152,7 @@ class ReportContext:
     figures: Sequence[FigureItem] = ()
     distrust: Sequence[str] = ()
     timings: Sequence[Timing] = ()
+    start_mib: float = 0.0
     artefacts: Sequence[Artefact] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -154,6 +161,9 @@ CHECKS = (
     "Figure 1, x–z and y–z cuts: after alignment membranes run smoothly across sections, without teeth.",
     "Figure 1, neurites: colours end at membranes. One colour on both sides of a membrane is a merge, a change of "
     "colour inside a neurite is a split.",
+    "Figure 5: boundaries are closed lines; a fragment stays on one side of them; neurites join fragments across gaps "
+    "that are no membrane.",
+    "Figure 6: neurites are smooth processes. Right angles, sheets and bushes are several, merged.",
     "Figure 2, enlarged candidates: a dark cleft between two neurites with vesicles on the presynaptic side.",
     "Figure 3: a neurite with far more partners than all others is often several neurites merged into one.",
     "Figure 4: shaded sections are where neurites are most likely cut or joined wrongly.",
@@ -172,7 +182,31 @@ def render_report(context: ReportContext) -> str:
     str
         Equal contexts give equal pages.
     """
-    return _template().render(c=context, checks=context.checks or CHECKS)
+    return _template().render(c=context, checks=context.checks or CHECKS, costs=cost_table(context))
+
+
+def cost_table(context: ReportContext) -> Table | None:
+    """Make the table of seconds and memory by stage, as they are and per megavoxel; None without timings."""
+    if not context.timings:
+        return None
+    megavoxels = context.shape[0] * context.shape[1] * context.shape[2] / 1e6
+
+    def row(name: str, seconds: float, spent: float | None, peak: float | None) -> list[Any]:
+        more = None if peak is None else round(max(0.0, peak - context.start_mib) / megavoxels)
+        told = [None if value is None else round(value, 2) for value in (seconds, spent, seconds / megavoxels)]
+        return [name, *told, None if peak is None else round(peak), more]
+
+    timings = context.timings
+    rows = [row(t.stage, t.seconds, t.cpu_seconds, t.peak_mib) for t in timings]
+    peaks = [t.peak_mib for t in timings if t.peak_mib is not None]
+    spent = [t.cpu_seconds for t in timings if t.cpu_seconds is not None]
+    total = row("total", sum(t.seconds for t in timings), sum(spent) if spent else None, max(peaks, default=None))
+    caption = (
+        f"{megavoxels:.3g} megavoxels. Processor seconds are those of all threads together. Peak is the memory of the "
+        f"whole process; per megavoxel without the {context.start_mib:.0f} MiB that it took before the first stage."
+    )
+    columns = ["stage", "seconds", "CPU seconds", "s / Mvox", "peak MiB", "MiB / Mvox"]
+    return Table("Time and memory", columns, [*rows, total], caption)
 
 
 def _link(path: str) -> str:

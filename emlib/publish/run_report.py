@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, save_figure
+from emlib.publish.figure_synapses import Clefts
+from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, figure5, figure6, save_figure
 from emlib.publish.report import Artefact, FigureItem, Number, ReportContext, Table, Timing, render_report
 from emlib.publish.score_tables import score_tables
+from emlib.publish.stages_used import stages_used, used_in_short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
 
 CAPTIONS = {
     "figure1": "One section through the stages, and cuts across sections before and after alignment.",
-    "figure2": "Synapse candidates on the aligned EM, their scores, and the highest-scoring ones enlarged.",
+    "figure2": "Synapse candidates on the aligned EM, their scores, and strong, middling and weak ones enlarged.",
     "figure3": "The strongest connections as a drawing and as a matrix, and the degrees of all neurites.",
     "figure4": "Shift, reliability and residual misalignment of each section.",
+    "figure5": "EM, boundary probability, fragments and the neurites that they were joined to, in three planes.",
+    "figure6": "Surfaces of the largest neurites, together and each by itself.",
 }
 LARGE_SHARE = 0.25  # a neurite above this share of the volume is suspected of being several
 
@@ -58,23 +62,29 @@ def publish(run: Run, added: Additions | None = None) -> None:
 
 
 def _figures(run: Run):
-    """Yield the figures for which there is data."""
+    """Yield the figures for which there is data, by their numbers."""
     size, note = run.volume.voxel_size_nm, run.synthetic
     if run.labels is not None and run.volume.array is not run.aligned:  # else nobody kept the EM as read
         yield "figure1", figure1(run.volume.array, run.preprocessed, run.aligned, run.labels, size, note=note)
     if run.candidates is not None:
-        truth = run.true_synapses
-        yield (
-            "figure2",
-            figure2(
-                run.aligned, run.labels, run.candidates, size, run.settings.stages.graph.min_score, truth, note=note
-            ),
-        )
+        own = run.settings.stages
+        clefts = None
+        if run.synapse_probability is not None:
+            clefts = Clefts(run.synapse_probability, own.synapses.experts.min_probability)
+        found = (run.aligned, run.labels, run.candidates, size, own.graph.min_score, run.true_synapses)
+        yield "figure2", figure2(*found, note=note, clefts=clefts)
     if run.graph is not None:
         yield "figure3", figure3(run.graph, note=note)
     if run.shifts is not None:
         shifts = None if run.align_skipped else run.shifts
         yield "figure4", figure4(shifts, size, run.align_skipped, note=note, added=run.added)
+    if run.labels is not None and run.boundaries is not None:
+        planes = (run.aligned, run.boundaries, run.fragments, run.labels)
+        yield "figure5", figure5(*planes, size, used_in_short(run), note=note)
+    if run.labels is not None:
+        ids, voxels = _sizes(run)
+        order = np.argsort(-voxels, kind="stable")
+        yield "figure6", figure6(run.labels, ids[order].tolist(), voxels[order].tolist(), size, note=note)
 
 
 def _figure(run: Run, name: str, caption: str, figure: Figure) -> FigureItem:
@@ -100,12 +110,17 @@ def _context(run: Run, figures: Sequence[FigureItem], added: Additions) -> Repor
         warnings=run.warnings,
         notes=[*added.notes, *([run.align_skipped] if run.align_skipped else [])],
         settings=_settings(run),
+        used=stages_used(run),
         numbers=[*added.numbers, *_numbers(run)],
         scores=[*added.scores, *score_tables(run.scores)] or None,
         tables=[*added.tables, *_tables(run)],
         figures=figures,
         distrust=_distrust(run),
-        timings=[Timing(name, s, run.watch.peak_mib[name]) for name, s in run.watch.seconds.items()],
+        timings=[
+            Timing(name, s, run.watch.peak_mib[name], run.watch.cpu_seconds.get(name))
+            for name, s in run.watch.seconds.items()
+        ],
+        start_mib=run.watch.start_mib,
         artefacts=[Artefact(a.path.as_posix(), a.what, dtype=a.detail, bytes=a.size) for a in run.outputs.written],
         versions=run.log.versions,
     )
@@ -129,14 +144,14 @@ def _settings(run: Run) -> dict[str, dict]:
 def _numbers(run: Run) -> list[Number]:
     numbers = []
     if run.labels is not None:
-        count = np.unique(run.labels[run.labels > 0]).size
-        numbers.append(Number("neurites", count, "pieces of neurites in this cutout, not whole cells"))
+        numbers.append(Number("neurites", len(_sizes(run)[0]), "pieces of neurites in this cutout, not whole cells"))
     if run.candidates is not None:
         kept = int((run.candidates["score"] >= run.settings.stages.graph.min_score).sum())
         numbers.append(Number("synapse candidates", len(run.candidates), f"{kept} of them reach the minimum score"))
     if run.graph is not None:
         numbers.append(Number("connected neurites", run.graph.number_of_nodes(), "with at least one candidate kept"))
-        numbers.append(Number("connections", run.graph.number_of_edges(), "directed, from pre to post"))
+        way = "directed, from pre to post" if run.graph.is_directed() else "undirected: nobody knows which side sends"
+        numbers.append(Number("connections", run.graph.number_of_edges(), way))
     if run.scores.get("segmentation"):
         numbers.append(Number("VOI", run.scores["segmentation"]["voi"], "error against truth; 0 is perfect", "bits"))
     return numbers
@@ -156,8 +171,15 @@ def _tables(run: Run) -> list[Table]:
 
 
 def _largest(run: Run) -> Table:
-    """The ten largest neurites and their share of the volume."""
-    ids, voxels = _sizes(run.labels)
+    """The ten largest neurites: what the table of neurites says of them, or their share of the volume alone."""
+    if run.neurites is not None:
+        best = run.neurites.sort_values("voxels", ascending=False, kind="stable")
+        frame = best[["neurite_id", "volume_um3", "surface_um2"]].assign(
+            share_percent=100 * best["voxels"] / run.labels.size
+        )
+        more = [name for name in best if name.startswith(("extent_", "synapses", "mitochondria"))]
+        return Table.from_frame("Largest neurites", frame.join(best[more]), link="tables/neurite_stats.csv")
+    ids, voxels = _sizes(run)
     order = np.argsort(-voxels, kind="stable")
     cubic_um = np.prod(run.volume.voxel_size_nm) / 1e9
     frame = pd.DataFrame(
@@ -170,9 +192,11 @@ def _largest(run: Run) -> Table:
     return Table.from_frame("Largest neurites", frame)
 
 
-def _sizes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sizes(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Ids above 0, ascending, and their voxels; ids may be of any size."""
-    ids, voxels = np.unique(labels, return_counts=True)
+    if run.neurites is not None:
+        return run.neurites["neurite_id"].to_numpy(), run.neurites["voxels"].to_numpy()
+    ids, voxels = np.unique(run.labels, return_counts=True)
     return ids[ids > 0], voxels[ids > 0]
 
 
@@ -182,7 +206,7 @@ def _distrust(run: Run) -> list[str]:
     if run.volume.source.get("voxel_size_assumed"):
         reasons.append("The voxel size was assumed: lengths, volumes and every setting in nm may be off.")
     if run.labels is not None:
-        voxels = _sizes(run.labels)[1]
+        voxels = _sizes(run)[1]
         share = voxels.max() / run.labels.size if voxels.size else 0
         if share > LARGE_SHARE:
             reasons.append(f"One neurite fills {share:.0%} of the volume: it is probably several, merged.")
@@ -190,9 +214,17 @@ def _distrust(run: Run) -> list[str]:
         bad = ", ".join(str(z) for z in run.shifts["z"][~run.shifts["used"]][:10])
         reasons.append(f"Sections without a reliable shift (z = {bad}): neurites may be cut or joined there.")
     if run.candidates is not None:
-        reasons.append(
-            "Synapse candidates are dark spots at contacts. Most are not synapses, and their direction is a guess."
-        )
+        reasons += _distrust_synapses(run)
     if run.settings.stages.segment.segmenter == "watershed" and not run.settings.labels_from:
         reasons.append("The slice-wise baseline was used; it merges far more neurites than the default segmenter.")
     return reasons
+
+
+def _distrust_synapses(run: Run) -> list[str]:
+    """Why not to believe the synapse candidates: what they are, and what is known of their direction."""
+    directed = run.settings.stages.synapses.directed
+    if run.synapse_probability is None:
+        what = "Synapse candidates are dark spots at contacts. Most are not synapses"
+        return [f"{what}, and their direction is {'a guess' if directed else 'left open'}."]
+    what = "Synapse candidates are what a network takes for synapses; on other tissue than it was trained on it may err"
+    return [f"{what}. Their direction is {'a guess' if directed else 'left open'}."]

@@ -103,8 +103,9 @@ def add_volume(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("input")
     group.add_argument(
         "--dataset",
-        help=".npy, .tif, .mrc, a folder of PNG/TIFF sections, file.h5:dataset, .zarr, sample://phantom or "
-        "bossdb://collection/experiment/channel (default: the C. elegans larva of Mulcahy et al. 2022 on BossDB)",
+        help=".npy, .tif, .mrc, a folder of PNG/TIFF sections, file.h5:dataset, .zarr, sample://phantom, "
+        "precomputed://FOLDER or ADDRESS, or bossdb://collection/experiment/channel (default: the C. elegans larva of "
+        "Mulcahy et al. 2022 on BossDB)",
     )
     size = {"type": positive(float), "nargs": 3, "metavar": ("Z", "Y", "X")}
     group.add_argument("--voxel_size", help="nm; wins over the file's", **size)
@@ -116,10 +117,13 @@ def add_volume(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--offset", help="first voxel (default: the centre, moved by up to 5 %% drawn from --seed)", **voxels
     )
     level = {"type": at_least_zero(int), "default": 0, "metavar": "N"}
-    group.add_argument("--resolution", help="of BossDB: halvings of the finest one (default: 0)", **level)
+    group.add_argument("--resolution", help="of BossDB or precomputed: coarser levels (default: 0)", **level)
     timeout = {"type": positive(float), "default": 30.0, "metavar": "S"}
     group.add_argument("--network_timeout", help="seconds per request (default: 30)", **timeout)
     group.add_argument("--refresh", action="store_true", help="fetch from BossDB anew what <outdir>/cache has kept")
+    group.add_argument(
+        "--fill_missing", action="store_true", help="take chunks that a .zarr or precomputed volume lacks as empty"
+    )
     group.add_argument("--boss_config", metavar="FILE", help="host and token, in the form of intern.cfg")
     group.add_argument("--list", metavar="bossdb://COLLECTION", help="print what a BossDB collection holds, and exit")
     group.add_argument(
@@ -129,7 +133,7 @@ def add_volume(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def boss_resolution(args: argparse.Namespace) -> int:
-    """Return ``--resolution``, which means something for BossDB alone.
+    """Return ``--resolution``, which means something for BossDB and precomputed volumes alone.
 
     Raises
     ------
@@ -137,10 +141,10 @@ def boss_resolution(args: argparse.Namespace) -> int:
         If it is given and nothing that is read comes from there.
     """
     read = [args.dataset or "bossdb://", args.labels or "", args.truth or ""]  # BossDB is the default
-    if args.resolution and not any(name.startswith("bossdb://") for name in read):
+    if args.resolution and not any(name.startswith(("bossdb://", "precomputed://")) for name in read):
         raise UserError(
-            f"--resolution {args.resolution} is for bossdb:// alone and {args.dataset} is read as it is; leave it out, "
-            "or give the level of your choice as a volume of its own"
+            f"--resolution {args.resolution} is for bossdb:// and precomputed:// alone and {args.dataset} is read as "
+            "it is; leave it out, or give the level of your choice as a volume of its own"
         )
     return args.resolution
 

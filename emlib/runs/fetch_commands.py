@@ -39,6 +39,8 @@ def fetch_public(args: Namespace) -> None:
     """
     if not args.name:
         raise UserError(f"name what to put in place: {', '.join([*DATASETS, MADE_HERE])}; --list says more")
+    if args.zarr:
+        raise UserError("--zarr goes with a volume: bossdb://… or precomputed://…, or a file of one")
     dataset = find_dataset(args.name)
     _refuse(args, ("domain", "shape", "voxel_size", "damaged_section"), f"{MADE_HERE}, not with {dataset.name}")
     if args.local and args.mirror:
@@ -66,6 +68,39 @@ def fetch_public(args: Namespace) -> None:
         print(f"splits: {dataset.splits}")
         print(f"{new} files {'copied' if args.local else 'downloaded'}, {kept} were there; all checked in {folder}")
         print(f"written: {done.note}")
+
+
+def copy_volume(args: Namespace) -> None:
+    """Copy the volume ``args.name`` into OME-Zarr; done again after an interruption, it goes on where it was.
+
+    Raises
+    ------
+    UserError
+        If the flags do not fit, or the volume cannot be read or written.
+    """
+    _refuse(args, ("domain", "shape", "damaged_section"), f"{MADE_HERE}, not with a volume")
+    _refuse(args, ("local", "mirror"), "public data sets, not with a volume")
+    if args.zarr is None:
+        raise UserError(f"{args.name} is a volume; say with --zarr OUT.zarr where to copy it to")
+    from emlib.volumes.bossdb import BossOptions  # slow
+    from emlib.volumes.ingest import CopySettings, copy_to_zarr
+    from emlib.volumes.open import open_volume
+
+    def note(line: str) -> None:
+        if not args.quiet:
+            print(line, file=sys.stderr)
+
+    boss = BossOptions(timeout_s=args.network_timeout, resolution=args.resolution, config_file=args.boss_config)
+    how = {"boss": boss, "labels": args.labels, "fill_missing": args.fill_missing, "note": note}
+    source = open_volume(args.name, **how)
+    for line in source.notes.get("messages", ()):
+        note(line)
+    settings = CopySettings(args.cutout, args.offset, args.voxel_size, args.labels, args.zarr_version)
+    done = copy_to_zarr(source, args.zarr, settings, quiet=args.quiet)
+    if not args.quiet:
+        again = f", {done.kept} of them from before" if done.kept else ""
+        print(f"{done.blocks} blocks{again}; levels {', '.join(' × '.join(map(str, s[::-1])) for s in done.levels)}")
+        print(f"written: {args.zarr}")
 
 
 def make_phantom_files(args: Namespace) -> None:

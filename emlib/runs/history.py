@@ -23,7 +23,8 @@ from emlib.runs.runlog import COLUMNS, ESSENTIAL, FILE, LOCK_WAIT_S, check_versi
 
 JSON_COLUMNS = {  # and what they hold
     **dict.fromkeys(("offset_xyz", "cutout_xyz", "voxel_size_nm_zyx"), list),
-    **dict.fromkeys(("settings", "versions", "stage_seconds", "stage_peak_mib", "summary", "environment"), dict),
+    **dict.fromkeys(("settings", "versions", "summary", "environment"), dict),
+    **dict.fromkeys(("stage_seconds", "stage_cpu_seconds", "stage_peak_mib"), dict),
 }
 DEEPEST = 50  # nesting of JSON; that of a run is 5
 HEADLINES = {  # name of a figure: where it lies in the summary

@@ -44,11 +44,14 @@ def show_lines(run: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     unusual = changed(run["settings"], defaults)
     plain = ("run_id", "status", "error", "started", "seconds", "peak_mib", "command", "folder", "dataset", "synthetic")
     around = {"git_commit": run["git_commit"], **(run["environment"] or {}), **(run["versions"] or {})}
-    seconds, peaks = run["stage_seconds"] or {}, run["stage_peak_mib"] or {}
+    seconds, spent, peaks = (run[f"stage_{name}"] or {} for name in ("seconds", "cpu_seconds", "peak_mib"))
     parts = {
         "": {name: run[name] for name in (*plain, "offset_xyz", "cutout_xyz", "voxel_size_nm_zyx")},
         "results": flat(run["summary"] or {}),
-        "stages": {name: f"{seconds[name]:.2f} s, {_number(peaks.get(name), 0)} MiB" for name in seconds},
+        "stages": {
+            name: f"{seconds[name]:.2f} s, {_number(spent.get(name), 2)} s CPU, {_number(peaks.get(name), 0)} MiB"
+            for name in seconds
+        },
         "settings (* not the default)": {
             f"{name}{' *' if name in unusual else ''}": value for name, value in named(run["settings"] or {}).items()
         },

@@ -31,7 +31,7 @@ from emlib.threads import get_threads
 
 FILE = "pipeline_runs.sqlite"
 LOCK_WAIT_S = 10.0  # for another program that has the log; a run holds it for some milliseconds
-SCHEMA_VERSION = 2  # 1: all columns up to error; 2: environment
+SCHEMA_VERSION = 3  # 1: all columns up to error; 2: environment; 3: stage_cpu_seconds
 COLUMNS = {
     "run_id": "TEXT PRIMARY KEY",
     "status": "TEXT NOT NULL",  # running, done, failed, interrupted
@@ -53,6 +53,7 @@ COLUMNS = {
     "summary": "TEXT",  # neurites, candidates, edges, scores
     "error": "TEXT",
     "environment": "TEXT",  # threads, CPU, cores, memory, folder, process
+    "stage_cpu_seconds": "TEXT",
 }
 ESSENTIAL = ("run_id", "status")  # no migration can make these up
 PACKAGES = ("numpy", "scipy", "scikit-image", "bioimage-cpp", "networkx", "pandas", "matplotlib")

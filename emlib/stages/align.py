@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,33 +105,67 @@ def estimate_shifts(volume: np.ndarray, settings: AlignSettings = AlignSettings(
     """
     volume = _checked(volume)
     depth, shape = len(volume), volume.shape[1:]
-    spectra = map_threads(lambda section: spectrum(section, settings.band), volume)
-    index = [(z - d, z) for d in range(1, settings.reach + 1) for z in range(d, depth)]
+    index = pair_index(depth, settings)
+    pairs = rate_pairs(index, match_pairs(volume, index, settings), settings)
+    if measured_by_tiles(shape, settings):
+        pairs, coarse = plan_tiles(pairs, depth, settings)
+        rows = np.flatnonzero(pairs["used"])
+        wanted = pairs.loc[rows, ["z0", "z1"]].to_numpy()
+        pairs = add_tiles(pairs, rows, match_tiles(apply_shifts(volume, coarse), wanted, settings), coarse)
+    return solve_shifts(pairs, depth, settings), pairs
+
+
+def pair_index(depth: int, settings: AlignSettings) -> list[tuple[int, int]]:
+    """The pairs of sections (z - d, z) that are compared.
+
+    Examples
+    --------
+    >>> pair_index(3, AlignSettings(reach=2))
+    [(0, 1), (1, 2), (0, 2)]
+    """
+    return [(z - d, z) for d in range(1, settings.reach + 1) for z in range(d, depth)]
+
+
+def match_pairs(sections: np.ndarray, index: Sequence[tuple[int, int]], settings: AlignSettings) -> list[Match]:
+    """Compare pairs of whole (Y, X) sections; ``index`` counts in ``sections``."""
+    shape = sections.shape[1:]
+    spectra = map_threads(lambda section: spectrum(section, settings.band), sections)
     # Beyond 0.4 of a section too little is shared to match, and the transform wraps around.
     furthest = min(settings.max_shift_px, 0.4 * min(shape))
-    matches = map_threads(lambda p: match(spectra[p[0]], spectra[p[1]], shape, settings.band, furthest), index)
+    return map_threads(lambda p: match(spectra[p[0]], spectra[p[1]], shape, settings.band, furthest), index)
+
+
+def rate_pairs(index: Sequence[tuple[int, int]], matches: list[Match], settings: AlignSettings) -> pd.DataFrame:
+    """Turn all matches of a stack into the table of its pairs, with their reliability and which are used."""
     pairs = pd.DataFrame(index, columns=["z0", "z1"], dtype=np.int64)
     for name in ("dy", "dx"):
         pairs[name] = np.array([getattr(m, name) for m in matches], float)
     pairs["reliability"] = _reliability(matches)
     pairs["used"] = pairs["reliability"] >= settings.min_reliability
-    if min(shape) >= 2 * settings.tile_px:
-        pairs = _by_tiles(volume, pairs, settings)
-    return _solve(pairs, depth, settings), pairs
+    return pairs
 
 
-def _by_tiles(volume: np.ndarray, pairs: pd.DataFrame, settings: AlignSettings) -> pd.DataFrame:
-    """Measure pairs anew as the mean over many tiles, each matched by itself.
+def measured_by_tiles(shape: tuple[int, int], settings: AlignSettings) -> bool:
+    """Whether sections of this size are large enough for tiles."""
+    return min(shape) >= 2 * settings.tile_px
 
-    One correlation of whole sections finds the most common movement, and that of z to z + 2 is not the sum of the two
-    steps between. A mean over tiles nearly adds up, so that a damaged section can be bridged. Far pairs are measured
-    and used only where they bridge.
-    """
-    shape, side = volume.shape[1:], settings.tile_px
-    path = _path(pairs, len(volume), settings)[0]
-    coarse = pd.DataFrame(np.round(path), columns=["dy", "dx"]).assign(z=np.arange(len(volume)))
-    moved = apply_shifts(volume, coarse)
-    corners = [np.linspace(0, n - side, round(1.1 * n / side)).astype(int) for n in shape]
+
+# Pairs are measured anew as the mean over many tiles, each matched by itself. One correlation of whole sections finds
+# the most common movement, and that of z to z + 2 is not the sum of the two steps between. A mean over tiles nearly
+# adds up, so that a damaged section can be bridged. Far pairs are measured and used only where they bridge.
+
+
+def plan_tiles(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the pairs with those marked as used that tiles are to measure, and the moves that come before."""
+    path = _path(pairs, depth, settings)[0]
+    coarse = pd.DataFrame(np.round(path), columns=["dy", "dx"]).assign(z=np.arange(depth))
+    return pairs.assign(used=pairs["used"] & _needed(pairs, depth)), coarse
+
+
+def match_tiles(moved: np.ndarray, index: np.ndarray, settings: AlignSettings) -> np.ndarray:
+    """What is left between pairs of coarsely moved sections, (P, 2) pixels; NaN where no tile tells."""
+    side = settings.tile_px
+    corners = [np.linspace(0, n - side, round(1.1 * n / side)).astype(int) for n in moved.shape[1:]]
     boxes = [(slice(y, y + side), slice(x, x + side)) for y in corners[0] for x in corners[1]]
     tiles = map_threads(lambda section: [spectrum(section[box], settings.band) for box in boxes], moved)
     furthest = min(settings.max_shift_px, 0.3 * side)
@@ -141,10 +176,12 @@ def _by_tiles(volume: np.ndarray, pairs: pd.DataFrame, settings: AlignSettings) 
         sure = np.array([max(m.peak - m.chance, 0.0) for m in found])
         return _robust_mean(np.array([(m.dy, m.dx) for m in found]), sure)
 
-    pairs = pairs.assign(used=pairs["used"] & _needed(pairs, len(volume)))
-    rows = np.flatnonzero(pairs["used"])
+    return np.array(map_threads(mean, index)).reshape(-1, 2)
+
+
+def add_tiles(pairs: pd.DataFrame, rows: np.ndarray, residual: np.ndarray, coarse: pd.DataFrame) -> pd.DataFrame:
+    """Put what tiles found, on top of the coarse moves, into these rows of the table of pairs."""
     z0, z1 = pairs["z0"].to_numpy()[rows], pairs["z1"].to_numpy()[rows]
-    residual = np.array(map_threads(mean, zip(z0, z1, strict=True))).reshape(-1, 2)
     steps = coarse[["dy", "dx"]].to_numpy()
     found = np.isfinite(residual).all(axis=1)
     pairs.loc[rows[found], ["dy", "dx"]] = (residual + steps[z1] - steps[z0])[found]
@@ -200,7 +237,7 @@ def _path(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> tuple[np.
     return path, linked
 
 
-def _solve(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> pd.DataFrame:
+def solve_shifts(pairs: pd.DataFrame, depth: int, settings: AlignSettings) -> pd.DataFrame:
     """One shift per section from the pairs in use, and how the sections agree before and after it."""
     used = pairs[pairs["used"]]
     z0, z1 = used["z0"].to_numpy(), used["z1"].to_numpy()
@@ -322,8 +359,18 @@ def simulate_misalignment(volume: np.ndarray, px: float, seed: int = 0) -> tuple
         ``z, dy, dx``: what was added to each section, N(0, ``px``) along each axis; cubic splines, edges repeated.
     """
     volume = np.asarray(volume)
-    added = np.random.default_rng(seed).normal(0, px, (len(volume), 2))
-    table = pd.DataFrame({"z": np.arange(len(volume)), "dy": added[:, 0], "dx": added[:, 1]})
+    added = drawn_misalignment(len(volume), px, seed)
+    return misalign(volume, added[["dy", "dx"]].to_numpy()), added
+
+
+def drawn_misalignment(depth: int, px: float, seed: int) -> pd.DataFrame:
+    """Draw the shifts of `simulate_misalignment`."""
+    added = np.random.default_rng(seed).normal(0, px, (depth, 2))
+    return pd.DataFrame({"z": np.arange(depth), "dy": added[:, 0], "dx": added[:, 1]})
+
+
+def misalign(volume: np.ndarray, added: np.ndarray) -> np.ndarray:
+    """Move sections by (dy, dx) pixels, ``added`` being (Z, 2), with cubic splines."""
     moved = np.empty_like(volume)
 
     def one(z: int) -> None:
@@ -337,7 +384,7 @@ def simulate_misalignment(volume: np.ndarray, px: float, seed: int = 0) -> tuple
         moved[z] = spline
 
     map_threads(one, range(len(volume)))
-    return moved, table
+    return moved
 
 
 def _checked(volume: np.ndarray) -> np.ndarray:

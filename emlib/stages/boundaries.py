@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from bioimage_cpp.filters import gaussian_smoothing, hessian_of_gaussian_eigenvalues
 
+from emlib.stages.exact_sums import exact_sums, mean_and_spread
 from emlib.threads import map_threads
 from emlib.volumes.volume import NEAR_ISOTROPIC as NEAR_ISOTROPIC
 from emlib.volumes.volume import ZYX
@@ -73,16 +74,28 @@ def _filtered(volume: np.ndarray, sigma_nm: float, voxel_size_nm: ZYX, function)
     sigma = [sigma_nm / size for size in voxel_size_nm]
     if not near_isotropic(voxel_size_nm):
         return np.stack(map_threads(lambda section: function(np.ascontiguousarray(section), sigma[1:]), volume))
-    # Slabs with a margin wider than the kernel give the same result as the whole and run on several threads.
-    margin = int(np.ceil(5 * sigma[0])) + 1
-    depth = max(16, 4 * margin)
-    starts = range(0, len(volume), depth)
 
-    def slab(start: int) -> np.ndarray:
-        low, high = max(0, start - margin), min(len(volume), start + depth + margin)
-        return function(np.ascontiguousarray(volume[low:high]), sigma)[start - low : start - low + depth]
+    def slab(rows: tuple[int, int, int, int]) -> np.ndarray:
+        low, start, stop, high = rows
+        return function(np.ascontiguousarray(volume[low:high]), sigma)[start - low : stop - low]
 
-    return np.concatenate(map_threads(slab, starts))
+    return np.concatenate(map_threads(slab, slabs(len(volume), sigma[0])))
+
+
+def slabs(depth: int, sigma: float) -> list[tuple[int, int, int, int]]:
+    """Rows (low, start, stop, high) of the slabs in which a near-isotropic volume is filtered, with their margins.
+
+    Slabs with a margin wider than the kernel give the same result as the whole and run on several threads.
+
+    Examples
+    --------
+    >>> slabs(40, 1.4)
+    [(0, 0, 36, 40), (28, 36, 40, 40)]
+    """
+    margin = int(np.ceil(5 * sigma)) + 1
+    step = max(16, 4 * margin)
+    starts = range(0, depth, step)
+    return [(max(0, at - margin), at, min(depth, at + step), min(depth, at + step + margin)) for at in starts]
 
 
 def intensity_boundaries(em: np.ndarray, voxel_size_nm: ZYX, settings: BoundarySettings | None = None) -> np.ndarray:
@@ -111,10 +124,8 @@ def intensity_boundaries(em: np.ndarray, voxel_size_nm: ZYX, settings: BoundaryS
     if damaged.all():
         return np.zeros_like(em)
     good = em[~damaged] if damaged.any() else em
-    ridge = _standardised(_filtered(good, settings.ridge_sigma_nm, voxel_size_nm, _ridge))
-    dark = _standardised(smooth(good, settings.dark_sigma_nm, voxel_size_nm))
-    evidence = settings.ridge_weight * ridge - settings.dark_weight * dark - settings.threshold
-    probability = 1 / (1 + np.exp(-evidence))
+    ridge, dark = boundary_evidence(good, voxel_size_nm, settings)
+    probability = _probability(_standardised(ridge), _standardised(dark), settings)
     if not damaged.any():
         return probability
     result = np.zeros_like(em)
@@ -122,9 +133,46 @@ def intensity_boundaries(em: np.ndarray, voxel_size_nm: ZYX, settings: BoundaryS
     return result
 
 
-def _standardised(values: np.ndarray) -> np.ndarray:
-    """Shift and scale to mean 0 and standard deviation 1, in place."""
-    # Summed in float64: a float32 sum over 10^9 voxels loses digits.
-    values -= np.float32(values.mean(dtype=np.float64))
-    values /= np.float32(max(values.std(dtype=np.float64), 1e-12))
+def boundary_evidence(em: np.ndarray, voxel_size_nm: ZYX, settings: BoundarySettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return ridge and smoothed grey value of each voxel, float32, not yet standardised."""
+    ridge = _filtered(em, settings.ridge_sigma_nm, voxel_size_nm, _ridge)
+    return ridge, smooth(em, settings.dark_sigma_nm, voxel_size_nm)
+
+
+def filter_reach(sigma_nm: float, voxel_size_nm: ZYX) -> tuple[int, int, int]:
+    """Voxels (z, y, x) that a filter of this width looks at on either side, rather too many than too few.
+
+    Examples
+    --------
+    >>> filter_reach(14, (10, 10, 10)), filter_reach(14, (40, 8, 8))
+    ((8, 8, 8), (0, 10, 10))
+    """
+    z, y, x = (int(np.ceil(5 * sigma_nm / size)) + 1 for size in voxel_size_nm)
+    return (z if near_isotropic(voxel_size_nm) else 0), y, x
+
+
+def boundary_probability(
+    ridge: np.ndarray,
+    dark: np.ndarray,
+    of_ridge: tuple[float, float],
+    of_dark: tuple[float, float],
+    settings: BoundarySettings,
+) -> np.ndarray:
+    """Turn the evidence of `boundary_evidence` into a probability, in the place of ``ridge`` and ``dark``.
+
+    ``of_ridge`` and ``of_dark`` are mean and standard deviation over the whole volume.
+    """
+    return _probability(_standardised(ridge, of_ridge), _standardised(dark, of_dark), settings)
+
+
+def _probability(ridge: np.ndarray, dark: np.ndarray, settings: BoundarySettings) -> np.ndarray:
+    evidence = settings.ridge_weight * ridge - settings.dark_weight * dark - settings.threshold
+    return 1 / (1 + np.exp(-evidence))
+
+
+def _standardised(values: np.ndarray, known: tuple[float, float] | None = None) -> np.ndarray:
+    """Shift and scale to mean 0 and standard deviation 1, in place; by those of the whole where they are known."""
+    mean, spread = known or mean_and_spread([exact_sums(values)])
+    values -= np.float32(mean)
+    values /= np.float32(max(spread, 1e-12))
     return values

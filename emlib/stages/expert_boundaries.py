@@ -1,4 +1,4 @@
-"""Boundary probability from a trained network: any model of the project whose output tells boundaries.
+"""Maps of a volume from a trained network: boundaries, and in the same pass mitochondria and synapses.
 
 1. Sections along z, or along all three axes where voxels are near isotropic, through the network; axes are averaged.
 2. Grey is brought to mean and spread of the training: laboratories stain and scan differently.
@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,17 +39,18 @@ class ExpertSettings:
 
 @dataclass(frozen=True)
 class ExpertMaps:
-    """What a network says of a volume.
+    """What a network says of a volume: (Z, Y, X) float16 arrays in [0, 1], None for what was not asked for.
 
     Attributes
     ----------
-    boundaries : (Z, Y, X) float16 array in [0, 1]
-    mitochondria : (Z, Y, X) float16 array in [0, 1], or None
-        Where the network tells them, and only if they were used.
+    boundaries : array or None
+    mitochondria, synapses : array or None
+        None also where the network does not tell them.
     """
 
-    boundaries: np.ndarray
+    boundaries: np.ndarray | None = None
     mitochondria: np.ndarray | None = None
+    synapses: np.ndarray | None = None
 
 
 def check_experts(settings: ExpertSettings) -> None:
@@ -74,11 +75,12 @@ def expert_boundaries(
     model: BoundaryModel,
     settings: ExpertSettings | None = None,
     *,
+    maps: Collection[str] = ("boundaries",),
     resample: bool = True,
     note: Callable[[str], None] = lambda line: None,
     progress: bool = False,
 ) -> ExpertMaps:
-    """Predict the probability that a voxel lies on a boundary.
+    """Predict the probability that a voxel lies on a boundary, in a mitochondrion or in a synapse, in one pass.
 
     Parameters
     ----------
@@ -88,6 +90,8 @@ def expert_boundaries(
     model : BoundaryModel
         From `emlib.learn.volumes.boundary_model.load_boundary_model`.
     settings : ExpertSettings
+    maps : collection of "boundaries", "mitochondria", "synapses"
+        What to return, as far as the network tells it; mitochondria also where settings make use of them.
     resample : bool
         Bring sections to the voxel size of the model's training where it is another; False refuses.
     note : function of a line
@@ -124,16 +128,15 @@ def expert_boundaries(
     axes = tuple(range(settings.axes or (3 if near_isotropic(voxel_size_nm) else 1)))
     resampling = _resampling(model, voxel_size_nm, axes, resample, note)
     damaged = damaged_sections(em)
-    maps = [model.boundary]
-    if settings.mitochondria and model.mitochondria is not None:
-        maps.append(model.mitochondria)
+    wanted = {*maps, *(["mitochondria"] if settings.mitochondria and "boundaries" in maps else [])}
+    told = {"boundaries": model.boundary, "mitochondria": model.mitochondria, "synapses": model.synapses}
+    channels = {name: channel for name, channel in told.items() if name in wanted and channel is not None}
     good = em if not damaged.any() else em[~damaged]
-    result = np.zeros((len(maps), *em.shape), np.float16)
-    if not len(good):
-        return ExpertMaps(result[0])
+    if not (len(good) and channels):
+        return ExpertMaps(**{name: np.zeros(em.shape, np.float16) for name in channels})
     torch.set_num_threads(get_threads())
     exclusive = getattr(model.network, "activation", "sigmoid") == "softmax"  # then all channels decide together
-    network = model.network if exclusive else SomeChannels(model.network, maps)
+    network = model.network if exclusive else SomeChannels(model.network, list(channels.values()))
     network = network.to(memory_format=torch.channels_last)
     with tqdm(
         total=section_count(good.shape, axes), desc="experts", unit="section", disable=None if progress else True
@@ -148,12 +151,21 @@ def expert_boundaries(
             tiles=TileSettings(tile=settings.tile, tta=settings.mirrored),
             tick=bar.update,
         )
-    result[:, ~damaged] = found[maps] if exclusive else found
-    boundaries, mitochondria = model.boundaries(result[0]), result[1] if len(maps) > 1 else None
-    boundaries[damaged] = 0
-    if mitochondria is not None:
-        boundaries = boundaries * (1 - np.float16(settings.mitochondria) * mitochondria)
-    return ExpertMaps(boundaries, mitochondria)
+    result = {}
+    for at, (name, channel) in enumerate(channels.items()):
+        plane = found[channel if exclusive else at]
+        plane = model.boundaries(plane) if name == "boundaries" else plane
+        result[name] = plane if len(good) == len(em) else _spread(plane, ~damaged)
+    if settings.mitochondria and {"boundaries", "mitochondria"} <= set(result):
+        result["boundaries"] *= 1 - np.float16(settings.mitochondria) * result["mitochondria"]
+    return ExpertMaps(**result)
+
+
+def _spread(planes: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Put sections back among those that were left out, which get 0."""
+    result = np.zeros((len(good), *planes.shape[1:]), planes.dtype)
+    result[good] = planes
+    return result
 
 
 def _resampling(

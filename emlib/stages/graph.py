@@ -1,7 +1,8 @@
 """The wiring graph: neurites joined by the synapses found between them.
 
 1. Keep candidates that score at least ``min_score`` and join two different neurites.
-2. One directed edge per (pre, post) pair; its weight is the number of candidates.
+2. One directed edge per (pre, post) pair, or where candidates leave open who sends, one undirected edge per pair; its
+   weight is the number of candidates.
 3. One row per neurite and one per connection, in an order that does not depend on the order of the candidates.
 """
 
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 import pandas as pd
+
+from emlib.stages.synapse_direction import UNKNOWN, direction_is_open, leave_direction_open
 
 NODE_COLUMNS = {
     "node": "int64",
@@ -33,6 +36,18 @@ EDGE_COLUMNS = {
     "max_score": "float64",
     "sum_score": "float64",
 }
+# Where nobody knows who sends: degree and weight in place of those of either direction.
+OPEN_NODE_COLUMNS = {
+    "node": "int64",
+    "degree": "int64",
+    "weight": "int64",
+    "pagerank": "float64",
+    "component": "int64",
+    "component_size": "int64",
+    "volume_um3": "float64",
+    "direction": "str",
+}
+OPEN_EDGE_COLUMNS = {**EDGE_COLUMNS, "direction": "str"}
 
 
 @dataclass(frozen=True)
@@ -47,13 +62,14 @@ def build_graph(
     labels: np.ndarray | None = None,
     settings: GraphSettings = GraphSettings(),
     voxel_size_nm: tuple[float, float, float] | None = None,
-) -> nx.DiGraph:
-    """Sum synapse candidates into a directed graph of neurites.
+) -> nx.DiGraph | nx.Graph:
+    """Sum synapse candidates into a graph of neurites, directed unless the candidates leave open who sends.
 
     Parameters
     ----------
     candidates : DataFrame
-        Columns ``pre_id``, ``post_id`` (integers) and ``score``; rows in any order.
+        Columns ``pre_id``, ``post_id`` (integers) and ``score``; rows in any order. With a column ``direction``, as
+        `emlib.stages.synapse_direction.leave_direction_open` gives them, nobody knows who sends.
     labels : (Z, Y, X) integer array, optional
         Neurite labels, for the volume of each node.
     settings : GraphSettings
@@ -62,11 +78,12 @@ def build_graph(
 
     Returns
     -------
-    networkx.DiGraph
+    networkx.DiGraph, or networkx.Graph where nobody knows who sends
         Nodes are the ids of neurites with at least one kept candidate, with the attribute ``volume_um3`` where labels
         are given. Edges carry ``weight`` (number of candidates), ``mean_score``, ``max_score`` and ``sum_score``. A
         neurite is never joined to itself, nor to background (ids below 1); the two directions of a pair stay apart.
-        Attributes are plain Python numbers, nodes and edges are in ascending order.
+        Attributes are plain Python numbers, nodes and edges are in ascending order. An undirected graph says
+        ``direction: unknown``; its edges run from the smaller id to the larger.
 
     Raises
     ------
@@ -84,6 +101,9 @@ def build_graph(
         raise ValueError(f"candidates lack the columns {sorted(missing)}")
     if labels is not None and voxel_size_nm is None:
         raise ValueError("labels need voxel_size_nm: a volume in µm³ cannot be told without it")
+    undirected = direction_is_open(candidates)
+    if undirected:
+        candidates = leave_direction_open(candidates)
     pre, post = (candidates[name].to_numpy(np.int64) for name in ("pre_id", "post_id"))
     score = candidates["score"].to_numpy(np.float64)
     keep = (score >= settings.min_score) & (pre != post) & (pre > 0) & (post > 0)
@@ -91,7 +111,7 @@ def build_graph(
     # Sorted by score as well, so that a sum rounds the same way whatever the order of the rows.
     sums = kept.sort_values(["pre", "post", "score"]).groupby(["pre", "post"])["score"].agg(["size", "sum", "max"])
 
-    graph = nx.DiGraph()
+    graph = nx.Graph(direction=UNKNOWN) if undirected else nx.DiGraph()
     graph.add_nodes_from(sorted(set(pre[keep].tolist()) | set(post[keep].tolist())))
     for (source, target), count, total, top in zip(
         sums.index.tolist(), sums["size"].tolist(), sums["sum"].tolist(), sums["max"].tolist(), strict=True
@@ -102,12 +122,12 @@ def build_graph(
     return graph
 
 
-def node_table(graph: nx.DiGraph) -> pd.DataFrame:
+def node_table(graph: nx.DiGraph | nx.Graph) -> pd.DataFrame:
     """One row per neurite: degrees, weights, PageRank, component, volume.
 
     Parameters
     ----------
-    graph : networkx.DiGraph
+    graph : networkx.DiGraph or networkx.Graph
         From ``build_graph``.
 
     Returns
@@ -116,41 +136,56 @@ def node_table(graph: nx.DiGraph) -> pd.DataFrame:
         ``node``; ``in_degree``, ``out_degree`` (partners); ``in_weight``, ``out_weight`` (candidates); ``reciprocal``
         (partners joined both ways); ``pagerank`` (damping 0.85, edges weighted); ``component`` (weakly connected, 1 is
         the largest) and ``component_size``; ``volume_um3`` (NaN where unknown). Sorted by total weight, largest first,
-        then by ``node``. An empty graph gives an empty table with the same columns and dtypes.
+        then by ``node``. An empty graph gives an empty table with the same columns and dtypes. Where nobody knows who
+        sends, ``degree`` and ``weight`` stand in place of those of either direction, and ``direction`` says "unknown".
 
     Notes
     -----
     PageRank after Page, Brin, Motwani & Winograd 1999, as implemented in networkx.
     """
     nodes = list(graph)
-    components = sorted(nx.weakly_connected_components(graph), key=lambda members: (-len(members), min(members)))
+    parts = nx.weakly_connected_components(graph) if graph.is_directed() else nx.connected_components(graph)
+    components = sorted(parts, key=lambda members: (-len(members), min(members)))
     component = {node: number for number, members in enumerate(components, start=1) for node in members}
     volume = nx.get_node_attributes(graph, "volume_um3")
     pagerank = nx.pagerank(graph, alpha=0.85, weight="weight") if nodes else {}
-    in_weight, out_weight = dict(graph.in_degree(weight="weight")), dict(graph.out_degree(weight="weight"))
+    weight = dict(graph.degree(weight="weight"))  # both directions
     rows = {
         "node": nodes,
-        "in_degree": [graph.in_degree(n) for n in nodes],
-        "out_degree": [graph.out_degree(n) for n in nodes],
-        "in_weight": [in_weight[n] for n in nodes],
-        "out_weight": [out_weight[n] for n in nodes],
-        "reciprocal": [sum(graph.has_edge(m, n) for m in graph.successors(n)) for n in nodes],
+        **_degrees(graph, nodes),
         "pagerank": [pagerank[n] for n in nodes],
         "component": [component[n] for n in nodes],
         "component_size": [len(components[component[n] - 1]) for n in nodes],
         "volume_um3": [volume.get(n, np.nan) for n in nodes],
     }
-    table = pd.DataFrame(rows).astype(NODE_COLUMNS)
-    order = np.lexsort((table["node"], -(table["in_weight"] + table["out_weight"])))
+    if not graph.is_directed():
+        rows["direction"] = [UNKNOWN] * len(nodes)
+    table = pd.DataFrame(rows).astype(NODE_COLUMNS if graph.is_directed() else OPEN_NODE_COLUMNS)
+    order = np.lexsort((table["node"], [-weight[n] for n in nodes]))
     return table.iloc[order].reset_index(drop=True)
 
 
-def edge_table(graph: nx.DiGraph) -> pd.DataFrame:
+def _degrees(graph: nx.DiGraph | nx.Graph, nodes: list[int]) -> dict[str, list[int]]:
+    """Partners and candidates of each node, by direction where it is known."""
+    if not graph.is_directed():
+        weight = dict(graph.degree(weight="weight"))
+        return {"degree": [graph.degree(n) for n in nodes], "weight": [weight[n] for n in nodes]}
+    in_weight, out_weight = dict(graph.in_degree(weight="weight")), dict(graph.out_degree(weight="weight"))
+    return {
+        "in_degree": [graph.in_degree(n) for n in nodes],
+        "out_degree": [graph.out_degree(n) for n in nodes],
+        "in_weight": [in_weight[n] for n in nodes],
+        "out_weight": [out_weight[n] for n in nodes],
+        "reciprocal": [sum(graph.has_edge(m, n) for m in graph.successors(n)) for n in nodes],
+    }
+
+
+def edge_table(graph: nx.DiGraph | nx.Graph) -> pd.DataFrame:
     """One row per connection: who, to whom, how often, how sure.
 
     Parameters
     ----------
-    graph : networkx.DiGraph
+    graph : networkx.DiGraph or networkx.Graph
         From ``build_graph``.
 
     Returns
@@ -158,24 +193,34 @@ def edge_table(graph: nx.DiGraph) -> pd.DataFrame:
     DataFrame
         ``source`` (pre), ``target`` (post), ``weight``, ``mean_score``, ``max_score``, ``sum_score``; sorted by weight,
         largest first, then by ``source`` and ``target``. An empty graph gives an empty table with the same columns and
-        dtypes.
+        dtypes. Where nobody knows who sends, ``source`` is the smaller id and ``direction`` says "unknown".
     """
-    rows = [(s, t, *(data[name] for name in list(EDGE_COLUMNS)[2:])) for s, t, data in graph.edges(data=True)]
+    rows = [
+        (*_ends(graph, s, t), *(data[name] for name in list(EDGE_COLUMNS)[2:])) for s, t, data in graph.edges.data()
+    ]
     table = pd.DataFrame(rows, columns=list(EDGE_COLUMNS)).astype(EDGE_COLUMNS)
+    if not graph.is_directed():
+        table = table.assign(direction=UNKNOWN).astype(OPEN_EDGE_COLUMNS)
     order = np.lexsort((table["target"], table["source"], -table["weight"]))
     return table.iloc[order].reset_index(drop=True)
 
 
-def to_graphml(graph: nx.DiGraph) -> str:
-    """Return the graph as GraphML text; equal graphs give equal text.
+def _ends(graph: nx.DiGraph | nx.Graph, source: int, target: int) -> tuple[int, int]:
+    """The two ends of an edge; of an undirected one the smaller id first."""
+    return (source, target) if graph.is_directed() else (min(source, target), max(source, target))
+
+
+def to_graphml(graph: nx.DiGraph | nx.Graph) -> str:
+    """Return the graph as GraphML text, directed or not as the graph is; equal graphs give equal text.
 
     Notes
     -----
     GraphML after Brandes et al. 2002; Cytoscape, Gephi and igraph read it. Nodes and edges come in ascending order.
     """
-    ordered = nx.DiGraph(**graph.graph)
+    ordered = type(graph)(**graph.graph)
     ordered.add_nodes_from(sorted(graph.nodes(data=True), key=lambda item: item[0]))
-    ordered.add_edges_from(sorted(graph.edges(data=True), key=lambda item: item[:2]))
+    edges = [(*_ends(graph, source, target), data) for source, target, data in graph.edges(data=True)]
+    ordered.add_edges_from(sorted(edges, key=lambda item: item[:2]))
     return "\n".join(nx.generate_graphml(ordered)) + "\n"
 
 

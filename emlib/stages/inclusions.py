@@ -45,11 +45,27 @@ def absorb_enclosed(
     -----
     After the removal of inclusions in NeuroProof (Parag et al. 2015), which asks for one single neighbour.
     """
+    voxels = np.bincount(fragments.ravel(), minlength=len(segments))
+    border = _border_area(fragments, face_areas(voxel_size_nm), sections=not graph.between.any())
+    return absorb_by_size(segments, graph, voxels, border, voxel_size_nm, min_enclosed, rounds)
+
+
+def absorb_by_size(
+    segments: np.ndarray,
+    graph: RegionGraph,
+    voxels: np.ndarray,
+    border: np.ndarray,
+    voxel_size_nm: ZYX,
+    min_enclosed: float = 0.6,
+    rounds: int = 3,
+) -> np.ndarray:
+    """Merge segments as `absorb_enclosed` does, by what is known of each fragment.
+
+    ``voxels`` and ``border`` are the size of each fragment id and its area on the border of the volume in nm².
+    """
     segments = segments.astype(np.int64)
     edges = graph.rag.uv_ids()
     contact = contact_areas(graph, voxel_size_nm)
-    voxels = np.bincount(fragments.ravel(), minlength=len(segments))
-    border = _border_area(fragments, face_areas(voxel_size_nm), sections=not graph.between.any())
     for _ in range(rounds):
         merged = _absorb_once(segments, edges, contact, voxels, border, min_enclosed)
         if np.array_equal(merged, segments):

@@ -69,10 +69,15 @@ def preprocess(volume: np.ndarray, settings: PreprocessSettings = PreprocessSett
     out = np.empty(volume.shape, np.float32)
 
     def one(z: int) -> None:
-        out[z] = _equalise(_unit_range(volume[z]), settings)
+        out[z] = preprocess_section(volume[z], settings)
 
     map_threads(one, range(len(volume)))
     return out
+
+
+def preprocess_section(section: np.ndarray, settings: PreprocessSettings = PreprocessSettings()) -> np.ndarray:
+    """Denoise and equalise one (Y, X) section as ``preprocess`` does; float32 in [0, 1]."""
+    return _equalise(_unit_range(section), settings)
 
 
 def _unit_range(section: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from emlib.errors import UserError
 from emlib.stages.agglomerate import MulticutSettings, edge_evidence, partition, region_graph
 from emlib.stages.boundaries import BoundarySettings, damaged_sections, intensity_boundaries
+from emlib.stages.fragment_planes import FragmentPlanes, middle_planes
 from emlib.stages.inclusions import absorb_enclosed
 from emlib.stages.learned_edges import Cut, EdgeModel, learned_evidence
 from emlib.stages.stitch import BaselineSettings, segment_sections, stitch
@@ -45,6 +47,7 @@ def segment(
     settings: SegmentSettings | None = None,
     boundaries: np.ndarray | None = None,
     edges: EdgeModel | None = None,
+    look: Callable[[FragmentPlanes], None] | None = None,
 ) -> np.ndarray:
     """Segment neurites.
 
@@ -58,6 +61,8 @@ def segment(
         Boundary probability from elsewhere; computed from ``em`` when absent. The baseline does not use it.
     edges : EdgeModel, optional
         A learned model of contacts, in the place of the boundary evidence. The baseline does not use it.
+    look : function, optional
+        Given the fragments of the middle planes before they are joined; the baseline has none.
 
     Returns
     -------
@@ -92,8 +97,12 @@ def segment(
     else:
         if boundaries is None:
             boundaries = intensity_boundaries(em, voxel_size_nm, settings.boundaries)
-        seen = (em, boundaries) if whole else (em[good], boundaries[good])
-        found = _agglomerated(*seen, voxel_size_nm, settings, edges)
+        boundaries = np.asarray(boundaries, np.float32)
+        seen = (em, np.ascontiguousarray(boundaries)) if whole else (em[good], boundaries[good])
+        fragments = watershed_fragments(seen[1], voxel_size_nm, settings.fragments)
+        if look is not None:
+            look(middle_planes(fragments, good))
+        found = _agglomerated(*seen, fragments, voxel_size_nm, settings, edges)
     labels[good] = found
     return labels
 
@@ -114,10 +123,13 @@ def check_bias(bias: float) -> None:
 
 
 def _agglomerated(
-    em: np.ndarray, boundaries: np.ndarray, voxel_size_nm: ZYX, settings: SegmentSettings, edges: EdgeModel | None
+    em: np.ndarray,
+    boundaries: np.ndarray,
+    fragments: np.ndarray,
+    voxel_size_nm: ZYX,
+    settings: SegmentSettings,
+    edges: EdgeModel | None,
 ) -> np.ndarray:
-    boundaries = np.ascontiguousarray(boundaries, dtype=np.float32)
-    fragments = watershed_fragments(boundaries, voxel_size_nm, settings.fragments)
     graph = region_graph(fragments, boundaries, voxel_size_nm)
     if edges is None:
         own = settings.gasp.bias if settings.segmenter == "gasp" else settings.multicut.bias

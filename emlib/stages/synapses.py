@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,19 @@ from scipy.spatial import cKDTree
 from scipy.special import expit
 from scipy.special import logit as scipy_logit
 
+from emlib.stages.expert_synapse_components import ExpertSynapseSettings
+from emlib.stages.synapse_direction import VOTES, leave_direction_open, sender_and_receiver, votes
+from emlib.stages.synapse_surroundings import (
+    TRUNCATE,
+    Surroundings,
+    average,
+    blur,
+    contacts,
+    darkness,
+    grow,
+    pick,
+    sampling_step,
+)
 from emlib.threads import map_threads
 from emlib.volumes.volume import ZYX
 
@@ -37,20 +50,13 @@ COLUMNS = {
     "room": "float64",
     "partners": "str",
 }
-LEAST_CONTRAST = 0.5  # grey values from the median down to the darkest percent, at the least
-SPOT = 0.5  # darkness of a vesicle against its cytoplasm
 MOST_GRAIN = 0.5  # beyond what tissue shows: sections without noise would let grain outvote density
-TRUNCATE = 3.0  # Gaussians end at three sigma
-NEURITES = 4  # looked at around a peak, the nearest ones; a section rarely shows more partners
 
 # Log-odds per unit of evidence: logistic regression on the peaks of the 14 training sections of drosophila-vnc, inside
 # a synapse mask or not, with the true and with the pipeline's own labels. The constant is moved so that the best F1 of
 # those sections falls on a score of 0.10, the threshold of the graph.
 EVIDENCE = {"density": 19.6, "breadth": 13.7, "grain": 4.9, "room": 1.8}
 CONSTANT = -33.1
-# Votes for being the sender, a compromise between the neurite that the mask of each training synapse covers most and
-# the phantom's known direction: per log of its share, per darkness, for lying nearest, per share of vesicle-like spots.
-SENDER = {"share": 1.0, "dark": 1.0, "nearest": 1.0, "spots": 10.0}
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class SynapseSettings:
     separation_nm: float = 200.0  # candidates nearer than this are one synapse
     min_density: float = 0.5  # fainter peaks are not looked at, in units of median minus darkest grey value
     min_score: float = 0.01  # weaker candidates are not listed
+    directed: bool = True  # false leaves open which neurite sends
+    experts: ExpertSynapseSettings = field(default_factory=ExpertSynapseSettings)
 
 
 def find_candidates(
@@ -95,8 +103,8 @@ def find_candidates(
         operating point; ``direction_confidence`` in [0, 1], 0 where either could send. ``density`` and ``breadth``
         (darkness under the two blurs, in units of median minus darkest grey value), ``grain`` (log of its ratio to the
         section's median) and ``room`` (share of the neighbourhood that the nearest neurite fills) are the evidence.
-        ``partners`` names further neurites within reach, nearest first, joined by ";". Without candidates the table
-        is empty, with the same columns and dtypes.
+        ``partners`` names further neurites within reach, nearest first, joined by ";". With ``settings.directed`` off
+        a column ``direction`` says "unknown". Without candidates the table is empty, with the same columns and dtypes.
 
     Raises
     ------
@@ -119,15 +127,12 @@ def find_candidates(
     smooth = em
     if depth_px >= 1 and len(em) > 1:
         smooth = ndi.gaussian_filter1d(em, depth_px, axis=0, mode="nearest", truncate=TRUNCATE)
-    reach = round(settings.contact_nm / voxel_size_nm[0]) if depth_px >= 1 else 0
-
-    step = [max(1, round(settings.sampling_nm / size)) for size in voxel_size_nm[1:]]
-    grown = map_threads(lambda section: _grow(_pick(section, step), voxel_size_nm, step, settings.gap_nm), labels)
+    step = sampling_step(voxel_size_nm, settings.sampling_nm)
+    grown = map_threads(lambda section: grow(pick(section, step), voxel_size_nm, step, settings.gap_nm), labels)
 
     def one(z: int) -> pd.DataFrame | None:
         # The section itself comes first; its neighbours only lend neurites.
-        planes = [z, *(n for n in (z - reach, z + reach) if reach and 0 <= n < len(em))]
-        height_nm = np.abs(np.subtract(planes, z)) * float(voxel_size_nm[0])
+        planes, height_nm = sections_near(z, len(em), voxel_size_nm, settings)
         near = np.stack([grown[plane] for plane in planes])
         return _section(em[z], smooth[planes], near, z, height_nm, voxel_size_nm, settings)
 
@@ -137,7 +142,23 @@ def find_candidates(
     table = pd.concat(found, ignore_index=True).astype(COLUMNS)
     table = table[table["score"] >= settings.min_score]
     table = table.sort_values(["score", "z", "y", "x"], ascending=[False, True, True, True], ignore_index=True)
-    return _separate(table, voxel_size_nm, settings.separation_nm)
+    table = separate(table, voxel_size_nm, settings.separation_nm)
+    return table if settings.directed else leave_direction_open(table)
+
+
+def sections_near(z: int, depth: int, voxel_size_nm: ZYX, settings: SynapseSettings) -> tuple[list[int], np.ndarray]:
+    """Return a section and, where sections are thinner than a density, those a contact away; and how far each is.
+
+    Examples
+    --------
+    >>> sections_near(5, 20, (10.0, 10.0, 10.0), SynapseSettings())
+    ([5, 3, 7], array([ 0., 20., 20.]))
+    >>> sections_near(5, 20, (40.0, 8.0, 8.0), SynapseSettings())[0]
+    [5]
+    """
+    reach = round(settings.contact_nm / voxel_size_nm[0]) if settings.density_nm >= voxel_size_nm[0] else 0
+    planes = [z, *(n for n in (z - reach, z + reach) if reach and 0 <= n < depth)]
+    return planes, np.abs(np.subtract(planes, z)) * float(voxel_size_nm[0])
 
 
 def _section(
@@ -154,19 +175,19 @@ def _section(
     ``em`` and ``labels`` are (P, Y, X), the section and its neighbours, ``labels`` already sampled and grown; ``plain``
     is the section before smoothing.
     """
-    step = [max(1, round(settings.sampling_nm / size)) for size in voxel_size_nm[1:]]
-    plain = _average(plain[None], step)[0]
-    em = _average(em, step)
+    step = sampling_step(voxel_size_nm, settings.sampling_nm)
+    plain = average(plain[None], step)[0]
+    em = average(em, step)
     if em.size == 0 or np.ptp(plain) == 0 or not labels.any():
         return None
     px = float(np.mean(np.multiply(step, voxel_size_nm[1:])))
-    dark = _darkness(em, plain)
-    density = _blur(dark[0], settings.density_nm / px)
-    contact = _contacts(labels, round(settings.contact_nm / px))
+    dark = darkness(em, plain)
+    density = blur(dark[0], settings.density_nm / px)
+    contact = contacts(labels, round(settings.contact_nm / px))
     y, x = _peaks(density, contact, round(settings.spacing_nm / px), settings.min_density)
     evidence = {
         "density": density[y, x],
-        "breadth": _blur(dark[0], settings.breadth_nm / px)[y, x],
+        "breadth": blur(dark[0], settings.breadth_nm / px)[y, x],
         "grain": _grain(dark[0], px, settings)[y, x],
     }
     logit = CONSTANT + sum(EVIDENCE[name] * values.astype(np.float64) for name, values in evidence.items())
@@ -181,53 +202,8 @@ def _section(
     evidence = {name: values[kept] for name, values in evidence.items()} | {"room": share[:, 0]}
     score = expit(logit[kept] + EVIDENCE["room"] * share[:, 0])
     place = {"z": np.full(len(y), z), "y": y * step[0] + step[0] // 2, "x": x * step[1] + step[1] // 2}
-    return pd.DataFrame(place | _direction(near, share, side_dark, spots) | {"score": score} | evidence)
-
-
-def _average(em: np.ndarray, step: list[int]) -> np.ndarray:
-    """Means of blocks of ``step`` pixels of (P, Y, X) sections; what does not fill a block is left out."""
-    sy, sx = step
-    if sy == sx == 1:
-        return em
-    planes, h, w = len(em), em.shape[1] // sy, em.shape[2] // sx
-    return em[:, : h * sy, : w * sx].reshape(planes, h, sy, w, sx).mean((2, 4))
-
-
-def _darkness(em: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Darkness below the median of the section ``plain``, in units of its median minus its first percentile."""
-    low, middle = np.percentile(plain[::2, ::2], [1, 50])  # a quarter of the pixels tells as much
-    # An equalised section spans half the grey scale or more; in a blander one membranes would pass for densities.
-    return ((middle - em) / max(middle - low, LEAST_CONTRAST)).astype(np.float32)
-
-
-def _pick(section: np.ndarray, step: list[int]) -> np.ndarray:
-    """The label in the middle of each block of ``step`` pixels."""
-    h, w = (n // size * size for n, size in zip(section.shape, step, strict=True))
-    return section[step[0] // 2 : h : step[0], step[1] // 2 : w : step[1]]
-
-
-def _grow(section: np.ndarray, voxel_size_nm: ZYX, step: list[int], gap_nm: float) -> np.ndarray:
-    """Let labels grow into background, this far along y and x; the larger id wins a tie."""
-    px = float(np.mean(np.multiply(step, voxel_size_nm[1:])))
-    for _ in range(round(gap_nm / px)):
-        if section.all():
-            break
-        section = np.where(section > 0, section, ndi.maximum_filter(section, 3))
-    return section
-
-
-def _blur(dark: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian that takes what lies outside for plain cytoplasm; a mirrored membrane would look twice as thick."""
-    return ndi.gaussian_filter(dark, sigma, mode="constant", truncate=TRUNCATE)
-
-
-def _contacts(labels: np.ndarray, radius: int) -> np.ndarray:
-    """Where two different neurites lie in the square of this radius, in any of the planes."""
-    size = 2 * max(1, radius) + 1
-    empty = np.iinfo(labels.dtype).max
-    highest = ndi.maximum_filter(labels.max(0), size)
-    lowest = ndi.minimum_filter(np.where(labels > 0, labels, empty).min(0), size)
-    return highest > lowest
+    vote = votes(VOTES, share=share, dark=side_dark, spots=spots)
+    return pd.DataFrame(place | sender_and_receiver(near, vote) | {"score": score} | evidence)
 
 
 def _peaks(density: np.ndarray, contact: np.ndarray, radius: int, lowest: float) -> tuple[np.ndarray, np.ndarray]:
@@ -239,7 +215,7 @@ def _peaks(density: np.ndarray, contact: np.ndarray, radius: int, lowest: float)
 
 def _grain(dark: np.ndarray, px: float, settings: SynapseSettings) -> np.ndarray:
     """Strength of vesicle-sized texture around each pixel, as the log of its ratio to the section's median."""
-    fine, coarse = (_blur(dark, sigma / px) for sigma in settings.grain_nm)
+    fine, coarse = (blur(dark, sigma / px) for sigma in settings.grain_nm)
     band = np.abs(fine - coarse)
     local = ndi.uniform_filter(band, 2 * max(1, round(settings.grain_reach_nm / px)) + 1)
     tiny = 1e-6  # a section that is mostly blank has a median of 0
@@ -257,68 +233,16 @@ def _neurites(
     settings: SynapseSettings,
 ) -> tuple[np.ndarray, ...]:
     """Neurites near each peak, nearest first (0 = none): id, share of the neighbourhood, darkness, dark spots."""
-    reach = max(1, int(settings.cytoplasm_nm / px))
-    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    plane, dy, dx = (np.broadcast_to(a, (len(labels), *dy.shape)).ravel() for a in (_column(labels), dy, dx))
-    distance = np.hypot(np.hypot(dy, dx) * px, height_nm[plane])
-    order = np.argsort(distance, kind="stable")
-    order = order[distance[order] <= settings.cytoplasm_nm]
-    plane, dy, dx, distance = plane[order], dy[order], dx[order], distance[order]
-    height, width = labels.shape[1:]
-    wy, wx = y[:, None] + dy, x[:, None] + dx
-    inside = (wy >= 0) & (wy < height) & (wx >= 0) & (wx < width)
-    at = np.where(inside, (plane * height + wy) * width + wx, 0)
-    ids = np.where(inside, labels.ravel()[at], 0)
-    darkness = dark.ravel()[at]
-    rim = _contacts(labels[:1], round(settings.rim_nm / px))  # the neighbours, some 20 nm away, have nearly the same
-    inner = ~rim.ravel()[at % rim.size]
-    spotted = inner & (darkness > SPOT)
-
-    left = ids[:, distance <= settings.partner_nm].copy()
-    rows, total = np.arange(len(y)), np.maximum(inside.sum(1), 1)
-    near = np.zeros((len(y), NEURITES), np.int64)
-    share, side_dark, spots = (np.zeros(near.shape) for _ in range(3))
-    for k in range(NEURITES if len(y) else 0):
-        near[:, k] = left[rows, (left > 0).argmax(1)]
-        mine = (ids == near[:, k, None]) & (near[:, k, None] > 0)
-        pixels = mine.sum(1)
-        share[:, k] = pixels / total
-        side_dark[:, k] = np.einsum("ij,ij->i", darkness, mine) / np.maximum(pixels, 1)
-        spots[:, k] = (mine & spotted).sum(1) / np.maximum((mine & inner).sum(1), 20)
-        left[left == near[:, k, None]] = 0
+    around = Surroundings.of(labels, dark, y, x, height_nm, px, radius_nm=settings.cytoplasm_nm, rim_nm=settings.rim_nm)
+    near = around.nearest(settings.partner_nm)
+    share, side_dark, spots = around.sides(near)
     speck = share < settings.min_share
     near[speck], share[speck], side_dark[speck], spots[speck] = 0, 0, 0, 0
     order = np.argsort(near == 0, axis=1, kind="stable")
     return tuple(np.take_along_axis(values, order, axis=1) for values in (near, share, side_dark, spots))
 
 
-def _column(labels: np.ndarray) -> np.ndarray:
-    """Number of each plane, shaped to broadcast over it."""
-    return np.arange(len(labels))[:, None, None]
-
-
-def _direction(
-    near: np.ndarray, share: np.ndarray, side_dark: np.ndarray, spots: np.ndarray
-) -> dict[str, np.ndarray | list[str]]:
-    """Sender, receiver and further partners of each peak; the receiver is the nearest neurite that does not send."""
-    rows = np.arange(len(near))
-    vote = SENDER["share"] * np.log(share + 1e-3) + SENDER["dark"] * side_dark + SENDER["spots"] * spots
-    vote[:, 0] += SENDER["nearest"]
-    pre = np.where(near > 0, vote, -np.inf).argmax(1)
-    others = near.copy()
-    others[rows, pre] = 0
-    post = (others > 0).argmax(1)
-    pre_id, post_id = near[rows, pre], near[rows, post]
-    others[rows, post] = 0
-    return {
-        "pre_id": pre_id,
-        "post_id": post_id,
-        "direction_confidence": np.tanh((vote[rows, pre] - vote[rows, post]) / 2),
-        "partners": [";".join(str(i) for i in row if i) for row in others.tolist()],
-    }
-
-
-def _separate(table: pd.DataFrame, voxel_size_nm: ZYX, separation_nm: float) -> pd.DataFrame:
+def separate(table: pd.DataFrame, voxel_size_nm: ZYX, separation_nm: float) -> pd.DataFrame:
     """Keep the best of candidates nearer to each other than ``separation_nm``; rows come best first."""
     at = table[["z", "y", "x"]].to_numpy(np.float64) * voxel_size_nm
     table = table[list(COLUMNS)]

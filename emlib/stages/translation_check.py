@@ -67,24 +67,52 @@ def check_translation(aligned: np.ndarray, band: Band | None = None, min_reliabi
     disagreement without a linear trend (tissue that changed, folds) counts as explained: no rigid motion mends it.
     """
     band = Band() if band is None else band
-    depth, *shape = aligned.shape
+    if len(aligned) < 2 or _tiles(aligned.shape[1:]) is None:
+        return TranslationCheck(True, float("nan"), (), "")
+    return judge_shifts(tile_shifts(aligned, band), aligned.shape[1:], min_reliability)
+
+
+def _tiles(shape: tuple[int, int]) -> tuple[list[int], list[tuple[int, int]]] | None:
+    """Sides and corners of the tiles of a section; None if it is too small."""
     across = int(np.clip(min(shape) // _TILE, 3, 6))
     side = [n // across for n in shape]
-    if depth < 2 or min(side) < _LEAST_TILE:
-        return TranslationCheck(True, float("nan"), (), "")
-    corners = [(i * side[0], j * side[1]) for i in range(across) for j in range(across)]
-    where = np.array(corners) - np.mean(corners, axis=0)
+    if min(side) < _LEAST_TILE:
+        return None
+    return side, [(i * side[0], j * side[1]) for i in range(across) for j in range(across)]
 
-    def tiles(z: int) -> list[np.ndarray]:
-        return [spectrum(aligned[z, y : y + side[0], x : x + side[1]], band) for y, x in corners]
 
-    spectra = map_threads(tiles, range(depth))
+def tile_shifts(sections: np.ndarray, band: Band) -> list[np.ndarray]:
+    """Compare the tiles of each section with those of the one before, if sections are large enough.
+
+    Returns
+    -------
+    list of (T, 3) array
+        For each pair of neighbours and each tile ``dy, dx`` in pixels and how reliable they are.
+    """
+    layout = _tiles(sections.shape[1:])
+    if layout is None:
+        return []
+    side, corners = layout
+
+    def tiles(section: np.ndarray) -> list[np.ndarray]:
+        return [spectrum(section[y : y + side[0], x : x + side[1]], band) for y, x in corners]
+
+    spectra = map_threads(tiles, sections)
 
     def compare(z: int) -> np.ndarray:
         found = [match(a, b, tuple(side), band, min(side) / 4) for a, b in zip(spectra[z - 1], spectra[z], strict=True)]
         return np.array([(m.dy, m.dx, 1 - m.chance / m.peak if m.peak > 0 else 0) for m in found])
 
-    found = map_threads(compare, range(1, depth))
+    return map_threads(compare, range(1, len(sections)))
+
+
+def judge_shifts(found: list[np.ndarray], shape: tuple[int, int], min_reliability: float) -> TranslationCheck:
+    """Tell from what `tile_shifts` found in a whole stack whether translation explains it."""
+    layout = _tiles(shape)
+    if not found or layout is None:
+        return TranslationCheck(True, float("nan"), (), "")
+    depth, corners = len(found) + 1, layout[1]
+    where = np.array(corners) - np.mean(corners, axis=0)
     lengths, fits = {}, []
     for z, shifts in zip(range(1, depth), found, strict=True):
         good = shifts[:, 2] >= min_reliability

@@ -49,12 +49,17 @@ def watershed_fragments(
     """
     settings = settings or FragmentSettings()
     relief = smooth(np.asarray(boundaries, dtype=np.float32), settings.smooth_nm, voxel_size_nm)
-    window = [max(3, round(settings.seed_window_nm / size) | 1) for size in voxel_size_nm]
+    window = seed_window(voxel_size_nm, settings)
     if near_isotropic(voxel_size_nm):
         return _flood(relief, window)
     sections = map_threads(lambda section: _flood(section, window[1:]), relief)
     first = np.cumsum([0, *(int(section.max()) for section in sections[:-1])])
     return np.stack([section + np.int32(offset) for section, offset in zip(sections, first, strict=True)])
+
+
+def seed_window(voxel_size_nm: ZYX, settings: FragmentSettings) -> list[int]:
+    """Sides (z, y, x) in voxels, odd, of the window in which a seed is the lowest point."""
+    return [max(3, round(settings.seed_window_nm / size) | 1) for size in voxel_size_nm]
 
 
 def _flood(relief: np.ndarray, window: list[int]) -> np.ndarray:

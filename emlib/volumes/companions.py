@@ -77,7 +77,7 @@ def read_labels(spec: str | Path, like: Volume, boss: BossOptions | None = None)
         If the labels are not integers, negative, or do not cover the box.
     """
     source = open_labels(spec, boss)
-    labels = source.read(_same_box(source, like))
+    labels = source.read(same_box(source, like))
     high = int(labels.max())
     if high >= 2**63:
         raise UserError(f"{spec} holds the label {high}; labels must lie in 0 … 2^63-1")
@@ -104,10 +104,32 @@ def read_probability(spec: str | Path, like: Volume) -> np.ndarray:
     UserError
         If there are several channels, values outside of [0, 1] or another type, or the map does not cover the box.
     """
+    source = open_probability(spec)
+    return as_probability(source.read(same_box(source, like)), spec)
+
+
+def open_probability(spec: str | Path) -> VolumeSource:
+    """Open a probability map without reading its voxels.
+
+    Raises
+    ------
+    UserError
+        If it cannot be opened or its type holds no probabilities.
+    """
     source = open_volume(spec)
     if source.dtype not in (np.uint8, np.uint16, bool) and source.dtype.kind != "f":
         raise UserError(f"{spec} holds {source.dtype}; a probability is uint8, uint16, or float in [0, 1]")
-    stored = source.read(_same_box(source, like))
+    return source
+
+
+def as_probability(stored: np.ndarray, spec: str | Path) -> np.ndarray:
+    """Return stored voxels of a probability map as float32 in [0, 1].
+
+    Raises
+    ------
+    UserError
+        If values lie outside.
+    """
     if stored.dtype.kind == "f":
         low, high = float(stored.min()), float(stored.max())
         if not (low >= 0 and high <= 1):  # also catches NaN
@@ -116,8 +138,14 @@ def read_probability(spec: str | Path, like: Volume) -> np.ndarray:
     return stored.astype(np.float32) / np.float32({"uint8": 255, "uint16": 65535, "bool": 1}[stored.dtype.name])
 
 
-def _same_box(source: VolumeSource, like: Volume) -> Box:
-    """Where the box of ``like`` lies in ``source``."""
+def same_box(source: VolumeSource, like: Volume) -> Box:
+    """Return where the box of a volume lies in a source that belongs to it.
+
+    Raises
+    ------
+    UserError
+        If the source does not cover it.
+    """
     cutout, whole = tuple(like.shape), tuple(like.source.get("shape", like.shape))
     if source.shape == cutout and whole != cutout:
         return _box((0, 0, 0), cutout)

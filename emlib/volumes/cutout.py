@@ -68,9 +68,9 @@ def read_cutout(
             [189, 190, 191]]], dtype=uint8)
     """
     notes: list[str] = list(source.notes.get("messages", []))
-    if as_grey and source.notes.get("palette"):
-        raise UserError(f"{source.uri} has a colour palette, its values are no grey; convert it to 8-bit grey")
-    size, assumed = _voxel_size(source, voxel_size_nm, notes)
+    if as_grey:
+        refuse_palette(source)
+    size, assumed = size_of_voxels(source, voxel_size_nm, notes)
     box = place_box(source, cutout_xyz, offset_xyz, seed, notes)
     _check_memory(box, source)
     array, offset = source.read(box), tuple(side.start for side in box)
@@ -89,6 +89,17 @@ def read_cutout(
             raise UserError(f"{source.uri} holds a single grey value {array.flat[0]}{what}")
         array, record["grey"] = to_uint8(array, source.uri, offset)
     return Volume(array, size, offset, record, source.truth)
+
+
+def refuse_palette(source: VolumeSource) -> None:
+    """Refuse a volume whose values are numbers of colours.
+
+    Raises
+    ------
+    UserError
+    """
+    if source.notes.get("palette"):
+        raise UserError(f"{source.uri} has a colour palette, its values are no grey; convert it to 8-bit grey")
 
 
 def place_box(
@@ -145,8 +156,14 @@ def _start(offset_xyz: tuple[int, int, int] | None, shape: tuple[int, int, int])
     return start
 
 
-def _voxel_size(source: VolumeSource, users: ZYX | None, notes: list[str]) -> tuple[ZYX, bool]:
-    """The voxel size in force, and whether it is an assumption."""
+def size_of_voxels(source: VolumeSource, users: ZYX | None, notes: list[str]) -> tuple[ZYX, bool]:
+    """Return the voxel size (z, y, x) in force in nm, and whether it is assumed, of which ``notes`` get a line.
+
+    Raises
+    ------
+    UserError
+        If it is not positive.
+    """
     given = users if users is not None else source.voxel_size_nm
     if given is None:
         z, y, x = ASSUMED_VOXEL_SIZE_NM

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 FORMATS = (
     ".npy  .tif .tiff  .mrc .rec .map .st  file.h5:dataset  .zarr, a folder of PNG or TIFF sections, "
-    "sample://phantom, bossdb://collection/experiment/channel"
+    "sample://phantom, bossdb://collection/experiment/channel, precomputed://…"
 )
-SCHEMES = ("sample://", "bossdb://")
+SCHEMES = ("sample://", "bossdb://", "precomputed://")
 SAMPLES = ("phantom",)
 HDF5 = re.compile(r"(?P<file>.*\.(?:h5|hdf5|hdf))(?::(?P<dataset>.*))?", re.IGNORECASE)
 MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st")
@@ -37,6 +37,7 @@ def open_volume(
     boss: BossOptions | None = None,
     labels: bool = False,
     progress: bool = False,
+    fill_missing: bool = False,
     note: Callable[[str], None] = lambda line: None,
 ) -> VolumeSource:
     """Open a volume without reading its voxels.
@@ -44,8 +45,8 @@ def open_volume(
     Parameters
     ----------
     spec : str or Path
-        A file, a folder of sections, ``file.h5:dataset``, ``sample://phantom`` or
-        ``bossdb://collection/experiment/channel``.
+        A file, a folder of sections, ``file.h5:dataset``, ``sample://phantom``,
+        ``bossdb://collection/experiment/channel`` or ``precomputed://`` with a folder or an address.
     shape_hint : (Z, Y, X), optional
         Size of a sample that is made on demand; files have their own.
     seed : int
@@ -53,13 +54,15 @@ def open_volume(
     network_timeout_s : float
         How long to wait for a server, in seconds; not used where ``boss`` is given.
     boss : BossOptions, optional
-        Server, resolution, tries and cache for a ``bossdb://`` address.
+        Server, resolution, tries and cache for a ``bossdb://`` address; of a ``precomputed://`` one the resolution.
     labels : bool
         Whether ids are wanted; where a source tells images from annotations, these are refused otherwise.
     progress : bool
         Draw a bar while voxels are downloaded, if stderr is a terminal.
+    fill_missing : bool
+        Take the chunks of a Zarr or precomputed volume that are not there as empty, which is an error otherwise.
     note : function of a line
-        Told what the user should know about a download and need not act on.
+        Told what the user should know and need not act on: about a download, or chunks that are missing.
 
     Returns
     -------
@@ -79,10 +82,17 @@ def open_volume(
 
         options = boss or BossOptions(timeout_s=network_timeout_s)
         source = open_bossdb(name, options, labels=labels, progress=progress, note=note)
+    elif name.startswith("precomputed://"):
+        from emlib.volumes.precomputed import open_precomputed
+
+        asked = (
+            {"resolution": boss.resolution, "timeout_s": boss.timeout_s} if boss else {"timeout_s": network_timeout_s}
+        )
+        source = open_precomputed(name, **asked, labels=labels, fill_missing=fill_missing)
     elif "://" in name:
         source = _open_sample(name, shape_hint, seed)
     else:
-        opener = _opener(name)
+        opener = _opener(name, {"labels": labels, "fill_missing": fill_missing, "note": note})
         with reading(name):
             source = opener()
     return _checked(replace(source, uri=name))
@@ -90,7 +100,7 @@ def open_volume(
 
 def _open_sample(name: str, shape_hint: tuple[int, int, int] | None, seed: int) -> VolumeSource:
     if not name.startswith("sample://"):
-        raise UserError(f"{name}: unknown scheme {name.split('://')[0]}://; known are {' and '.join(SCHEMES)}")
+        raise UserError(f"{name}: unknown scheme {name.split('://')[0]}://; known are {', '.join(SCHEMES)}")
     sample = name.removeprefix("sample://").strip("/")
     if sample not in SAMPLES:
         raise UserError(f"{name}: no such sample; there is {', '.join(f'sample://{s}' for s in SAMPLES)}")
@@ -109,8 +119,11 @@ def _open_sample(name: str, shape_hint: tuple[int, int, int] | None, seed: int) 
     )
 
 
-def _opener(name: str) -> Callable[[], VolumeSource]:
-    """The reader for a path, by suffix or by what a folder holds; the reader's library is imported only then."""
+def _opener(name: str, chunked: dict[str, Any]) -> Callable[[], VolumeSource]:
+    """The reader for a path, by suffix or by what a folder holds; the reader's library is imported only then.
+
+    ``chunked`` is what the readers of chunked formats are told besides.
+    """
     path = Path(name).expanduser()
     suffix, hdf5 = path.suffix.lower(), HDF5.fullmatch(str(path))
     file = Path(hdf5["file"]) if hdf5 else path
@@ -123,7 +136,7 @@ def _opener(name: str) -> Callable[[], VolumeSource]:
 
         return lambda: open_hdf5(file, hdf5["dataset"])
     if path.is_dir():
-        return _folder_opener(path)
+        return _folder_opener(path, chunked)
     if suffix == ".npy":
         from emlib.volumes.npy import open_npy
 
@@ -139,11 +152,11 @@ def _opener(name: str) -> Callable[[], VolumeSource]:
     raise UserError(f"{path}: unsupported format {suffix or '(no suffix)'}; supported: {FORMATS}")
 
 
-def _folder_opener(path: Path) -> Callable[[], VolumeSource]:
+def _folder_opener(path: Path, chunked: dict[str, Any]) -> Callable[[], VolumeSource]:
     from emlib.volumes.ome_zarr import is_zarr, open_zarr
 
     if is_zarr(path):
-        return lambda: open_zarr(path)
+        return lambda: open_zarr(path, **chunked)
     from emlib.volumes.sections import open_sections
 
     return lambda: open_sections(path)

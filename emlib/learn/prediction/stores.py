@@ -13,7 +13,7 @@ import numpy as np
 
 from emlib.errors import UserError
 from emlib.volumes.atomic import atomic_path
-from emlib.volumes.ome_zarr import write_ome_zarr
+from emlib.volumes.ome_zarr import create_array, open_array
 from emlib.volumes.tiff import write_tiff
 from emlib.volumes.volume import ZYX, Box
 
@@ -39,34 +39,18 @@ class Store:
         self, shape: tuple[int, int, int], dtype: np.dtype, chunk: tuple[int, int, int], size: ZYX | None
     ) -> None:
         """Make an empty array of zeros, with the voxel size (z, y, x) in nm in its metadata; replaces an older one."""
-        import zarr
-
         shutil.rmtree(self.path, ignore_errors=True)
         with _writing(self.path):
-            write_ome_zarr(self.path, np.zeros((1, 1, 1), dtype), size or (1.0, 1.0, 1.0))
-            group = zarr.open_group(str(self.path), mode="r+")
-            if size is None:  # a scale without a unit says that nobody knows
-                image = dict(group.attrs["ome"])
-                for axis in image["multiscales"][0]["axes"]:
-                    axis.pop("unit", None)
-                group.attrs["ome"] = image
-            chunks = tuple(min(side, length) for side, length in zip(chunk, shape, strict=True))
-            names = list("zyx")
-            group.create_array("0", shape=shape, dtype=dtype, chunks=chunks, dimension_names=names, overwrite=True)
+            create_array(self.path, shape, dtype, chunk, voxel_size_nm=size)
 
     def write(self, box: Box, block: np.ndarray) -> None:
         """Write one block, which begins and ends where chunks do; each chunk is replaced as a whole."""
         with _writing(self.path):
-            self._array("r+")[box] = block
+            open_array(self.path, mode="r+")[box] = block
 
     def read(self, box: Box | None = None) -> np.ndarray:
         """Read a block, or everything."""
-        return np.asarray(self._array("r")[box if box is not None else ...])
-
-    def _array(self, mode: str):
-        import zarr
-
-        return zarr.open_array(str(self.path / "0"), mode=mode)
+        return np.asarray(open_array(self.path)[box if box is not None else ...])
 
 
 def move_store(store: Store, target: Path) -> None:

@@ -19,6 +19,7 @@ from emlib.volumes.volume import ZYX
 BOUNDARY = ("membrane", "boundary", "border", "outline", "cell_membrane", "plasma_membrane", "boundaries")
 INSIDE = ("neurite", "neuron", "cell", "intracellular", "cytoplasm")
 MITOCHONDRIA = ("mitochondrion", "mitochondria", "mito")
+SYNAPSES = ("synapse", "cleft", "synaptic_cleft", "synaptic_junction", "active_zone", "t_bar")
 WANTED = "a membrane or boundary output, or a neurite output"
 
 
@@ -31,8 +32,8 @@ class BoundaryModel:
     network : nn.Module
     names : tuple of str
         Of its channels.
-    boundary : int
-        The channel that boundaries are taken from.
+    boundary : int or None
+        The channel that boundaries are taken from; None where it has none and none was asked for.
     inverted : bool
         Whether it tells the inside of neurites: the boundary is what lacks to 1.
     sections : int
@@ -50,7 +51,7 @@ class BoundaryModel:
 
     network: nn.Module
     names: tuple[str, ...]
-    boundary: int
+    boundary: int | None
     inverted: bool
     sections: int
     axes: int | None
@@ -65,18 +66,25 @@ class BoundaryModel:
         """The channel that tells mitochondria, or None."""
         return _find(self.names, MITOCHONDRIA)
 
+    @property
+    def synapses(self) -> int | None:
+        """The channel that tells synapses, or None."""
+        return _find(self.names, SYNAPSES)
+
     def boundaries(self, probability: np.ndarray) -> np.ndarray:
         """Return the probability of a boundary from that of its channel, float16."""
         return np.float16(1) - probability if self.inverted else probability
 
 
-def load_boundary_model(path_or_name: str | Path | None) -> BoundaryModel:
+def load_boundary_model(path_or_name: str | Path | None, *, boundary: bool = True) -> BoundaryModel:
     """Load a network whose output tells boundaries.
 
     Parameters
     ----------
     path_or_name : path or name
         As for `emlib.learn.models.checkpoint.load_checkpoint`.
+    boundary : bool
+        Whether an output that tells boundaries is needed; without, it may tell other things alone.
 
     Returns
     -------
@@ -89,7 +97,9 @@ def load_boundary_model(path_or_name: str | Path | None) -> BoundaryModel:
     """
     checkpoint = load_checkpoint(path_or_name)
     names = checkpoint.organelles
-    boundary, inverted = boundary_channel(names, str(checkpoint.path))
+    channel, inverted = None, False
+    if boundary or _find(names, BOUNDARY + INSIDE) is not None:
+        channel, inverted = boundary_channel(names, str(checkpoint.path))
     told = checkpoint.settings.get("input")
     told = told if isinstance(told, dict) else {}
     sections = sections_seen(checkpoint)
@@ -107,7 +117,7 @@ def load_boundary_model(path_or_name: str | Path | None) -> BoundaryModel:
     return BoundaryModel(
         checkpoint.model,
         names,
-        boundary,
+        channel,
         inverted,
         sections,
         told.get("axes") if told.get("axes") in (1, 3) else None,
@@ -165,6 +175,20 @@ def boundary_channel(names: Sequence[str], where: str = "the model") -> tuple[in
         f"{where} has no output that tells boundaries, only {', '.join(names)}; give a model with {WANTED}, or leave "
         "--boundaries experts out"
     )
+
+
+def refuse_without_synapses(model: BoundaryModel) -> None:
+    """Refuse a network that has no output for synapses where one was asked for.
+
+    Raises
+    ------
+    UserError
+    """
+    if model.synapses is None:
+        raise UserError(
+            f"{model.path} has no output that tells synapses, only {', '.join(model.names)}; give a model with a "
+            "synapse or cleft output, or take --synapses heuristic"
+        )
 
 
 def _find(names: Sequence[str], words: Sequence[str]) -> int | None:

@@ -111,7 +111,29 @@ def predict_along(
     >>> predict_along(model, np.zeros((4, 20, 30), np.uint8), Normalisation(), sections=3, axes=(0, 1, 2)).shape
     (2, 4, 20, 30)
     """
-    total, tiles = None, tiles or TileSettings()
+    trains = model.training
+    model.to(device).eval()  # once, not with each section
+    try:
+        return _predict_along(
+            model, em, normalisation, sections, axes, resampling, tiles or TileSettings(), device, tick
+        )
+    finally:
+        model.train(trains)
+
+
+def _predict_along(
+    model: nn.Module,
+    em: np.ndarray,
+    normalisation: Normalisation,
+    sections: int,
+    axes: Sequence[int],
+    resampling: Resampling | None,
+    tiles: TileSettings,
+    device: torch.device | str,
+    tick: Callable[[], None],
+) -> np.ndarray:
+    """As `predict_along`, of a network that is where it computes and does not train."""
+    total = None
     for axis in axes:
         planes = along(em, axis)
         for index in range(len(planes)):

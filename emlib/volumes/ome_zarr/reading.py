@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from emlib.errors import UserError
-from emlib.volumes.atomic import atomic_path
 from emlib.volumes.axes import Axes, find_axes
+from emlib.volumes.ome_zarr.metadata import EVERY_CHUNK, read_ome
 from emlib.volumes.units import nm_per, voxel_size
 from emlib.volumes.volume import ZYX, Box, VolumeSource
 
 MARKS = ("zarr.json", ".zarray", ".zgroup")
 NOT_CHUNKS = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 PACKED, PACKED_EXTRA = 2, 2**16  # a chunk that takes more than twice its voxels and this is no compression
+MOST_WAIT_S = 10.0
 SMALL_CHUNK, MOST_SMALL_CHUNKS = 512, 20_000  # 20 000 take about ten seconds
 NGFF_0_3_AXES = "tczyx"
 
@@ -25,17 +29,36 @@ def is_zarr(path: Path) -> bool:
     return any(part.endswith(".zarr") for part in path.parts) or any((path / mark).is_file() for mark in MARKS)
 
 
-def open_zarr(path: Path) -> VolumeSource:
+def open_zarr(
+    path: Path,
+    *,
+    labels: bool = False,
+    fill_missing: bool = False,
+    note: Callable[[str], None] = lambda line: None,
+) -> VolumeSource:
     """Open an OME-Zarr image, or an array inside one.
 
     Axes and voxel size are those of the multiscales metadata (0.4 in the attributes, 0.5 under ``ome``), which is also
     looked for in the groups above when an array is named. A scale without a unit of length is not trusted. A bare
     array may give ``resolution`` and ``offset`` in nm as CREMI does in HDF5.
 
+    A chunk that is not in the store may be one of zeros that nobody wrote, or lost. It is taken as lost in an image,
+    and where the store says that it holds all of them; in other labels it is background.
+
+    Parameters
+    ----------
+    path : Path
+    labels : bool
+        Whether ids are wanted.
+    fill_missing : bool
+        Read lost chunks as the fill value of the array; ``note`` is told of the first one.
+    note : function of a line
+
     Raises
     ------
     UserError
-        If the group holds no image, or the array has channels, time points or too many axes.
+        If the group holds no image, or the array has channels, time points or too many axes. ``read`` raises where a
+        chunk is lost or damaged.
     """
     import zarr
 
@@ -49,40 +72,67 @@ def open_zarr(path: Path) -> VolumeSource:
     if not location.resolve().is_relative_to(path.resolve()):
         raise UserError(f"{path}: its array {location} lies outside of the store; name that place itself")
     stored = zarr.open_array(str(location), mode="r")
-    names, size, messages = _describe(image, level, stored.ndim) if image else (None, None, [])
+    names, size, place, messages = _describe(image, level, stored.ndim) if image else (None, None, None, [])
     axes = find_axes(stored.shape, names, str(location))
     notes: dict = {"messages": messages} if messages else {}
+    if place is not None and any(place):
+        notes["offset_nm"] = place
     if size is None and not image:
         size = voxel_size(stored.attrs.get("resolution"))
         if voxel_offset := stored.attrs.get("offset"):
             notes["offset_nm"] = [float(value) for value in voxel_offset]
 
+    whole = dict(stored.attrs.get("emlib") or {}).get(EVERY_CHUNK, False)
+    missing = _Missing(location, refuse=(whole or not labels) and not fill_missing, tell=whole or not labels, note=note)
+
     def read(box: Box) -> np.ndarray:
-        stored = zarr.open_array(_store(location), mode="r")
+        stored = zarr.open_array(_store(location, missing), mode="r")
         _check_count(stored, axes, box, location)
-        return axes.read(stored, box)
+        try:
+            return axes.read(stored, box)
+        except Exception:
+            _settle()
+            raise
 
     return VolumeSource(str(path), axes.shape, stored.dtype, read, size, notes=notes)
 
 
-def write_ome_zarr(path: Path, array: np.ndarray, voxel_size_nm: ZYX, chunk: int = 64) -> None:
-    """Write a volume as OME-Zarr 0.5 (Zarr v3) with one resolution level and cubic chunks."""
-    import zarr
+def _settle() -> None:
+    """Wait for what Zarr reads beside a chunk that failed: it complains at length if the program ends first."""
+    from zarr.core.sync import sync
 
-    with atomic_path(path) as temporary:
-        group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
-        chunks = tuple(min(chunk, length) for length in array.shape)
-        group.create_array("0", data=array, chunks=chunks, dimension_names=list("zyx"))
-        scale = {"type": "scale", "scale": [float(size) for size in voxel_size_nm]}
-        image = {
-            "name": path.stem,
-            "axes": [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"],
-            "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
-        }
-        group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    async def others() -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            await asyncio.wait(left, timeout=MOST_WAIT_S)
+
+    with suppress(Exception):
+        sync(others())
 
 
-def _store(location: Path):
+def checked_store(location: Path, *, refuse_missing: bool = True):
+    """Return a store of one array for reading only, which refuses chunks that cannot be right, or are not there."""
+    return _store(location, _Missing(location, refuse=refuse_missing, tell=False, note=lambda line: None))
+
+
+class _Missing:
+    """What happens where a chunk is not there."""
+
+    def __init__(self, location: Path, *, refuse: bool, tell: bool, note: Callable[[str], None]) -> None:
+        self.location, self.refuse, self.tell, self.note = location, refuse, tell, note
+
+    def __call__(self, key: str) -> None:
+        if self.refuse:
+            raise UserError(
+                f"{self.location}: its chunk {key} is missing; copy the store again, or let "
+                "run_pipeline.py --fill_missing take such chunks as empty"
+            )
+        if self.tell:
+            self.tell = False  # once
+            self.note(f"{self.location}: chunks are missing, {key} is the first; they are taken as empty")
+
+
+def _store(location: Path, missing: Callable[[str], None]):
     """A store that refuses chunks which lie elsewhere, or are larger than their voxels: these unpack to gigabytes."""
     import zarr
 
@@ -98,8 +148,11 @@ def _store(location: Path):
                 raise UserError(f"{path} is a link that leads out of the store; copy the file to its place")
             if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for, for ever
                 raise UserError(f"{path} is no file; copy the store again")
-            if path.name not in NOT_CHUNKS and path.is_file() and path.stat().st_size > most:
-                raise UserError(f"{path} takes more bytes than its voxels; the store is damaged, copy it again")
+            if path.name not in NOT_CHUNKS:
+                if not path.is_file():
+                    missing(key)
+                elif path.stat().st_size > most:
+                    raise UserError(f"{path} takes more bytes than its voxels; the store is damaged, copy it again")
             return await super().get(key, prototype, byte_range)
 
     return Checked(root, read_only=True)
@@ -116,14 +169,9 @@ def _check_count(stored, axes: Axes, box: Box, location: Path) -> None:
         )
 
 
-def _multiscales(attributes) -> list[dict]:
-    attributes = dict(attributes)
-    return dict(attributes.get("ome", {})).get("multiscales") or attributes.get("multiscales") or []
-
-
 def _level_0(group, path: Path) -> tuple[Path, dict | None, dict | None]:
     """Where the finest level of a group lies, and its metadata; for a plain group its only 3D array."""
-    if images := _multiscales(group.attrs):
+    if images := read_ome(group.attrs).get("multiscales"):
         level = images[0]["datasets"][0]
         return path / level["path"], images[0], level
     arrays = {name: array.shape for name, array in group.arrays()}
@@ -141,29 +189,35 @@ def _image_above(path: Path) -> tuple[dict | None, dict | None]:
     for parent in list(path.parents)[:3]:
         if not any((parent / mark).is_file() for mark in MARKS):
             continue
-        for image in _multiscales(zarr.open_group(str(parent), mode="r").attrs):
+        for image in read_ome(zarr.open_group(str(parent), mode="r").attrs).get("multiscales", []):
             for level in image["datasets"]:
                 if parent / level["path"] == path:
                     return image, level
     return None, None
 
 
-def _describe(image: dict, level: dict, ndim: int) -> tuple[list[str], ZYX | None, list[str]]:
-    """Names of the axes, the voxel size in nm if the scale has units, and what to tell the user."""
+def _describe(image: dict, level: dict, ndim: int) -> tuple[list[str], ZYX | None, tuple[float, ...] | None, list[str]]:
+    """Names of the axes; voxel size and place in nm if the scale has units; what to tell the user."""
     declared = image.get("axes") or list(NGFF_0_3_AXES[-ndim:])
     axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in declared]
     if len(axes) != ndim:
         raise UserError(f"the OME-Zarr metadata names {len(axes)} axes, its array has {ndim}; export the image again")
     names = [str(axis["name"]).lower() for axis in axes]
-    scale = np.ones(ndim)
+    scale, place = np.ones(ndim), np.zeros(ndim)
     transformations = [*level.get("coordinateTransformations", []), *image.get("coordinateTransformations", [])]
     for transformation in transformations:
         if transformation.get("type") == "scale":
-            scale = scale * np.asarray(transformation["scale"], dtype=float)
-    space = {name: (nm_per(axis.get("unit")), factor) for name, axis, factor in zip(names, axes, scale, strict=True)}
-    if not transformations or not set("zyx") <= set(space):
-        return names, None, []
-    if any(unit is None for unit, _ in (space[axis] for axis in "zyx")):
-        values = " × ".join(f"{space[axis][1]:g}" for axis in "zyx")
-        return names, None, [f"the scale {values} (z, y, x) in the file has no unit of length and is not used"]
-    return names, voxel_size(space[axis][0] * space[axis][1] for axis in "zyx"), []
+            factors = np.asarray(transformation["scale"], dtype=float)
+            scale, place = scale * factors, place * factors
+        elif transformation.get("type") == "translation" and "translation" in transformation:
+            place = place + np.asarray(transformation["translation"], dtype=float)
+    units = {name: nm_per(axis.get("unit")) for name, axis in zip(names, axes, strict=True)}
+    if not transformations or not set("zyx") <= set(units):
+        return names, None, None, []
+    order = [names.index(axis) for axis in "zyx"]
+    if any(units[axis] is None for axis in "zyx"):
+        values = " × ".join(f"{scale[position]:g}" for position in order)
+        told = f"the scale {values} (z, y, x) in the file has no unit of length and is not used"
+        return names, None, None, [told]
+    in_nm = np.array([units[axis] for axis in "zyx"])
+    return names, voxel_size(in_nm * scale[order]), tuple((in_nm * place[order]).tolist()), []

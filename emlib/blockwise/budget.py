@@ -1,0 +1,166 @@
+"""How much memory a run in blocks takes, told before it starts, and refused if one block does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emlib.blockwise import flood, intensity, seeds, synapses
+from emlib.blockwise.grid import Shape
+from emlib.blockwise.partition import MOST_EDGES
+from emlib.blockwise.site import Site
+from emlib.errors import UserError
+from emlib.stages.boundaries import near_isotropic
+from emlib.stages.watershed import seed_window
+
+if TYPE_CHECKING:
+    from emlib.pipeline.settings import StageSettings
+
+GB = 10**9
+BASE = 230 * 2**20  # interpreter and libraries, of each process; what follows is counted from the arrays that are held
+DASK = 60 * 2**20  # besides, of each process where Dask carries the blocks
+# Bytes of a voxel that a task sees (with its margin) or of a section, at the peak.
+READ = 10  # of a layer, and what its type takes
+PREPROCESS = 6  # of a layer
+CLAHE = 70  # of one section: scikit-image works in float64
+ALIGN = 24  # of a layer with the sections before it: spectra
+RIDGE, RIDGE_FLAT = 40, 24  # six second derivatives, three eigenvalues
+FLOOD = 36  # relief, its levels, seeds, fragments and the queue
+CONTACTS = 34
+SYNAPSES = 14  # of a layer with those that it looks at
+SYNAPSE_SECTION = 60
+# In the process of the run, of the whole volume: fragments for each voxel (near isotropic, sections), bytes of each,
+# and of each contact, as far as these are partitioned at once.
+FRAGMENTS, CONTACTS_EACH = (0.0011, 0.01), 7
+OF_FRAGMENT, OF_CONTACT = 150, 400
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run in blocks is expected to take.
+
+    Attributes
+    ----------
+    workers : int
+        As many as the budget suffices for.
+    needed : int
+        Bytes, of all processes on this machine.
+    dearest : str
+        The stage that takes most.
+    """
+
+    workers: int
+    needed: int
+    dearest: str
+
+    def line(self) -> str:
+        """One line for the shell."""
+        return f"planned memory {self.needed / GB:.1f} GB with {self.workers} at work, most for {self.dearest}"
+
+
+def check_blocks(site: Site, settings: StageSettings) -> None:
+    """Refuse blocks that are smaller than what they must see around themselves.
+
+    Raises
+    ------
+    UserError
+        Naming the smallest that work.
+    """
+    far = least_sides(site, settings)
+    small = [side < min(least, n) for side, least, n in zip(site.block, far, site.shape, strict=True)]
+    if any(small):
+        given, least = (" ".join(str(n) for n in reversed(sides)) for sides in (site.block, far))
+        raise UserError(
+            f"--blocks {given} (x y z) are smaller than the margin that filters see around a block; give at least "
+            f"{least}, and rather 512 512 64"
+        )
+
+
+def least_sides(site: Site, settings: StageSettings) -> Shape:
+    """The smallest block (z, y, x): as large as its margin on one side."""
+    cut = settings.segment.fragments
+    window = seed_window(site.voxel_size_nm, cut)
+    relief = [s + w // 2 + 1 for s, w in zip(seeds.smooth_reach(site, cut), window, strict=True)]
+    ridge = intensity.reach(settings.segment.boundaries, site)
+    z, y, x = (max(a, b) for a, b in zip(relief, ridge, strict=True))
+    return (z if near_isotropic(site.voxel_size_nm) else 1), y, x
+
+
+def plan_blocks(site: Site, settings: StageSettings, itemsize: int, budget: int, workers: int) -> Budget:
+    """Plan the memory of a run.
+
+    Parameters
+    ----------
+    site : Site
+    settings : StageSettings
+    itemsize : int
+        Bytes of a voxel of the input.
+    budget : int
+        Bytes.
+    workers : int
+        Asked for; 1 does the work in the process of the run itself.
+
+    Returns
+    -------
+    Budget
+
+    Raises
+    ------
+    UserError
+        If the budget does not suffice for one worker; says which would.
+    """
+    costs = stage_bytes(site, settings, itemsize)
+    dearest = max(costs, key=lambda stage: costs[stage])
+    alone = BASE + max(costs[dearest], graph_bytes(site))
+    for count in range(workers, 1, -1):
+        main = BASE + DASK + graph_bytes(site)
+        needed = main + count * (BASE + DASK + costs[dearest])
+        if needed <= budget:
+            return Budget(count, needed, dearest)
+    if alone > budget:
+        x, y, z = reversed(site.block)
+        raise UserError(
+            f"--memory_gb {budget / GB:.2g} is too little for blocks of {x} {y} {z} (x y z): {dearest} takes "
+            f"{alone / GB:.2f} GB; give --memory_gb {np.ceil(alone / GB * 20) / 20:.2f}, or smaller --blocks"
+        )
+    if costs[dearest] < graph_bytes(site):
+        dearest = "the graph"
+    return Budget(1, alone, dearest)
+
+
+def graph_bytes(site: Site) -> int:
+    """Bytes of fragments and contacts of the whole volume in the process of the run."""
+    share = FRAGMENTS[0 if near_isotropic(site.voxel_size_nm) else 1]
+    fragments = np.prod(site.shape, dtype=float) * share
+    return int(fragments * OF_FRAGMENT + min(fragments * CONTACTS_EACH, MOST_EDGES) * OF_CONTACT)
+
+
+def stage_bytes(site: Site, settings: StageSettings, itemsize: int) -> dict[str, int]:
+    """Bytes that one block takes at the peak, by stage."""
+    z, y, x = site.shape
+    solid, section = near_isotropic(site.voxel_size_nm), y * x
+    layer = site.chunk[0] * section
+    before = min(z, site.chunk[0] + settings.align.reach) * section
+    around = min(z, site.chunk[0] + 2 * synapses.reach(site, settings.synapses)) * section
+    block = min(np.prod(site.block), np.prod(site.shape))
+    ridge = _seen(site.block, intensity.reach(settings.segment.boundaries, site), site.shape)
+    cut = settings.segment.fragments
+    far = np.add(seeds.smooth_reach(site, cut), flood.margin(site, cut))
+    cell = _seen(flood.cell_size(site), far, site.shape)
+    costs = {
+        "reading": layer * (READ + itemsize),
+        "preprocess": layer * PREPROCESS + section * CLAHE,
+        "align": 0 if solid else before * ALIGN,
+        "boundaries": ridge * (RIDGE if solid else RIDGE_FLAT),
+        "fragments": cell * FLOOD,
+        "contacts": block * CONTACTS,
+        "synapses": around * SYNAPSES + section * SYNAPSE_SECTION,
+    }
+    return {stage: int(cost) for stage, cost in costs.items()}
+
+
+def _seen(size: Shape, reach: Shape, shape: Shape) -> int:
+    """Voxels of a block with its margin."""
+    return int(np.prod([min(n, side + 2 * far + 32) for side, far, n in zip(size, reach, shape, strict=True)]))

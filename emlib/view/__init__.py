@@ -1,0 +1,1 @@
+"""A run in the browser, and as folders that other programs read."""
