@@ -125,6 +125,8 @@ def settings_of_record(record: dict[str, Any]) -> PipelineSettings:
     if record and "stages" not in record and "boundaries_from" not in record:  # both, since one may be lost by damage
         raise UserError("this was no run of the pipeline; repeat it with the command that the record holds")
     settings = _restored(PipelineSettings(), record, "")
+    if settings.cutout_xyz is None and settings.blocks_xyz is None:
+        raise UserError("the record is damaged: cutout_xyz is 'None', which it cannot be")
     allowed = {"until": UNTIL, "aligned_dtype": ALIGNED_DTYPES, "synapses_from": SYNAPSE_SOURCES, "npy": NPY}
     wrong = [name for name, choice in allowed.items() if getattr(settings, name) not in choice]
     wrong += ["stages.segment.segmenter"] * (settings.stages.segment.segmenter not in SEGMENTERS)

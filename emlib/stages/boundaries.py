@@ -90,7 +90,7 @@ def slabs(depth: int, sigma: float) -> list[tuple[int, int, int, int]]:
     Examples
     --------
     >>> slabs(40, 1.4)
-    [(0, 0, 36, 40), (28, 36, 40, 40)]
+    [(0, 0, 32, 40), (24, 32, 40, 40)]
     """
     margin = int(np.ceil(5 * sigma)) + 1
     step = max(16, 4 * margin)

@@ -48,7 +48,7 @@ def mean_and_spread(parts: Iterable[Sums]) -> tuple[float, float]:
     --------
     >>> values = np.random.default_rng(0).random((4, 30, 30))
     >>> mean, spread = mean_and_spread(exact_sums(part) for part in (values[:3], values[3:]))
-    >>> abs(mean - values.mean()) < 1e-9, abs(spread - values.std()) < 1e-9
+    >>> bool(abs(mean - values.mean()) < 1e-9), bool(abs(spread - values.std()) < 1e-9)
     (True, True)
     """
     count, total, squares = (sum(column) for column in zip(*parts, strict=True))
