@@ -231,10 +231,14 @@ class OnDask:
             raise self._lost()
         error = future.exception(timeout=60)
         if error is None:
-            kind, value = future.result(timeout=60)
-            if kind == "refused":
-                raise UserError(value)
-            return value
+            try:
+                kind, value = future.result(timeout=60)
+            except Exception as late:  # the worker died with the result, and so did those that did it again
+                error = late
+            else:
+                if kind == "refused":
+                    raise UserError(value)
+                return value
         if type(error).__name__ == "KilledWorker":
             stage, block = what.split(" ", 1)
             raise UserError(
