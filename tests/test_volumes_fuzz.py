@@ -387,7 +387,7 @@ def test_the_pickles_would_run(tmp_path):
 def test_many_small_chunks_are_refused_and_a_small_box_is_read(tmp_path):
     path = write_zarr_v2(tmp_path / "a.zarr", shape=[300] * 3, chunks=[1] * 3)
     for z, y, x in itertools.product(range(4), repeat=3):
-        (path / f"{z}.{y}.{x}").write_bytes(b"\7")
+        (path / f"{z}.{y}.{x}").write_bytes(bytes([7 + x]))
     source = open_volume(path)
     _, line = outcome(lambda: read_cutout(source, (64, 64, 64)))
     assert "is stored in 262,144 chunks of 1 × 1 × 1 voxels here; store it in larger ones" in line
