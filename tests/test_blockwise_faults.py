@@ -235,6 +235,7 @@ def test_a_scheduler_that_is_lost_ends_the_run(tmp_path, grey, scheduler):
     np.testing.assert_array_equal(result(engine), 2.0 * grey)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_with_the_same_bytes(tmp_path):
     """kill -9 in the middle of the work of the whole pipeline; --resume ends with the bytes of an undisturbed run."""
     root = Path(__file__).resolve().parent.parent

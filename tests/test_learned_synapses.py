@@ -351,6 +351,7 @@ def test_what_does_not_go_together_is_one_line(pipeline, em, tmp_path, more, sai
     assert not list((tmp_path / "out").glob("data/*"))
 
 
+@pytest.mark.slow
 def test_resume_reads_the_map_back(pipeline, em, tmp_path, monkeypatch):
     path, out = save(tmp_path / "m.pth", ["membranes", "mitochondria", "synapses"]), tmp_path / "out"
     argv = ["--boundaries", "experts", "--model_path", path, *LOW]

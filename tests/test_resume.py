@@ -246,6 +246,7 @@ def test_a_run_killed_beside_a_write_ends_as_if_undisturbed(before, runs, tissue
         assert not [path for path in outdir.rglob(".*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
