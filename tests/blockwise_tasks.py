@@ -23,7 +23,8 @@ def die_once(site, shared, box):
 
 
 def die_always(site, shared, box):
-    if box[0].start == shared:
+    """Kill the worker whenever the block that begins here is tried."""
+    if tuple(side.start for side in box) == shared:
         os.kill(os.getpid(), signal.SIGKILL)
     return double(site, None, box)
 

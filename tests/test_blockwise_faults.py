@@ -72,8 +72,9 @@ def test_a_killed_worker_is_made_good(tmp_path, grey, two):
 
 
 def test_a_block_that_kills_its_workers_is_named(tmp_path, grey, two):
+    """And no other that a dead worker had to do; the others are done before."""
     with pytest.raises(UserError, match=rf"block z8-12_y0-16_x0-16 of double was given up: {TRIES} workers died"):
-        doubled(tmp_path, grey, two, tasks.die_always, 8)
+        doubled(tmp_path, grey, two, tasks.die_always, (8, 0, 0))
 
 
 @pytest.mark.parametrize("carrier", ["here", "two"])

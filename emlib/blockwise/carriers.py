@@ -10,8 +10,10 @@ import queue
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ CONNECT_S = 15  # for a scheduler to answer
 LOOK_S = 2  # between two looks at whether scheduler and workers are still there
 REVIVE_S = 30  # with fewer workers than there should be, before others are started
 ALONE_S = 180  # without any worker, which a cluster may start anew
+FORGOTTEN = 10  # times that Dask may forget a task, which it does when a worker dies with the result of another
 AHEAD = 2  # tasks handed out for each worker: one that is done, one that waits
 
 
@@ -158,6 +161,14 @@ def _by_value(function: Callable) -> Callable:
     return copy
 
 
+class _Forgotten(Exception):
+    """Dask no longer knows a task, neither as done nor as failed."""
+
+
+class _Killed(Exception):
+    """Workers died that had this task to do, perhaps before they began with it."""
+
+
 class OnDask:
     """Carries tasks out on the workers of a Dask client, a few at a time.
 
@@ -181,26 +192,41 @@ class OnDask:
             As a task raises it; if a task fails whatever is tried; or if the scheduler is lost.
         """
         waiting, ready, at = iter(range(len(arguments))), queue.SimpleQueue(), {}
-        answer = _by_value(_answer)
+        answer, forgotten = _by_value(_answer), Counter()
+        suspects, alone = [], None  # Dask blames whatever a dead worker had to do: each is tried alone then
 
-        def hand_out() -> None:
-            for index in waiting:
+        def hand_out(indices: Iterable[int]) -> None:
+            for index in indices:
                 key = f"{names[index]}-{uuid.uuid4().hex}"
                 packed = pickle.dumps((function, arguments[index]))  # the scheduler looks at it and may lack emlib
                 future = self.client.submit(answer, packed, pure=False, retries=TRIES - 1, key=key)
                 at[key] = index, future
                 future.add_done_callback(ready.put)
-                return
 
         try:
-            for _ in range(AHEAD * self.workers):
-                hand_out()
+            hand_out(islice(waiting, AHEAD * self.workers))
             while at:
                 future = self._next(ready)
                 index, _ = at.pop(future.key)
-                done(index, self._result(future, names[index]))
+                try:
+                    done(index, self._result(future, names[index]))
+                    if index == alone:
+                        suspects.remove(index)
+                except _Forgotten:
+                    forgotten[index] += 1
+                    if forgotten[index] > FORGOTTEN or self.client.status != "running":
+                        raise self._lost() from None
+                    hand_out([index])
+                except _Killed:
+                    if index == alone:
+                        raise _given_up(names[index]) from None
+                    suspects.append(index)
                 future.release()
-                hand_out()
+                if not suspects:
+                    hand_out(islice(waiting, AHEAD * self.workers - len(at)))
+                elif not at:
+                    alone = suspects[0]
+                    hand_out([alone])
         except BaseException:
             with suppress(Exception):
                 self.client.cancel([future for _, future in at.values()])
@@ -228,7 +254,7 @@ class OnDask:
 
     def _result(self, future: Any, what: str) -> Any:
         if future.status in ("cancelled", "lost"):
-            raise self._lost()
+            raise _Forgotten
         error = future.exception(timeout=60)
         if error is None:
             try:
@@ -240,13 +266,9 @@ class OnDask:
                     raise UserError(value)
                 return value
         if type(error).__name__ == "KilledWorker":
-            stage, block = what.split(" ", 1)
-            raise UserError(
-                f"block {block} of {stage} was given up: {TRIES} workers died while they did it, most often for want "
-                "of memory; take smaller --blocks or fewer --workers and go on with --resume"
-            )
+            raise _Killed
         if type(error).__name__ in ("CancelledError", "FutureCancelledError"):
-            raise self._lost()
+            raise _Forgotten
         if isinstance(error, MemoryError):
             raise MemoryError(f"block {what}") from error
         raise poisoned(what, error) from error
@@ -255,6 +277,14 @@ class OnDask:
         return UserError(
             "the Dask scheduler was lost; what is done is on record, start it again and go on with --resume"
         )
+
+
+def _given_up(what: str) -> UserError:
+    stage, block = what.split(" ", 1)
+    return UserError(
+        f"block {block} of {stage} was given up: {TRIES} workers died while they did it, most often for want of "
+        "memory; take smaller --blocks or fewer --workers and go on with --resume"
+    )
 
 
 def _answer(packed: bytes) -> tuple[str, Any]:
