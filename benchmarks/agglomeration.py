@@ -1,8 +1,9 @@
 """The part of the scoreboard that `reconstruction.py --curve` draws: segmenters over their bias, and the held-out half.
 
-1. On fib25-medulla z 0-119: multicut and mean affinity (gasp) over the bias, with the costs of the boundary probability
-   and with learned contacts. Learned probabilities are those of held-out blocks, so that nothing is scored that the
-   model has seen. Circles mark the default, or for learned contacts the point that the training chose.
+1. On fib25-medulla z 0-119, or --contacts_z: multicut and mean affinity (gasp) over the bias, with the costs of the
+   boundary probability and with learned contacts. Learned probabilities are those of held-out blocks, so that nothing
+   is scored that the model has seen. Circles mark the default, or for learned contacts the point that the training
+   chose.
 2. On z 130-249, once: run_pipeline.py with each of them as a user types it, with seconds and peak memory per megavoxel,
    and the worst mergers as pictures.
 """
@@ -18,15 +19,15 @@ import numpy as np
 import pandas as pd
 from child import run_script
 
-TRAIN, HELD = range(120), range(130, 250)
+HELD = range(130, 250)
 SIZE = (10, 10, 10)
 WORST = 3  # mergers that are drawn
 BEFORE_SEGMENT = ("cutout", "preprocess", "align", "boundaries")
 
 
-def curve(data: Path, boundaries: str, outdir: Path, seed: int) -> pd.DataFrame:
+def curve(data: Path, boundaries: str, outdir: Path, train: range, seed: int) -> pd.DataFrame:
     """Draw the curve, train the model of contacts on the way, and score the held-out half."""
-    model = draw_curve(data, boundaries, outdir, seed)
+    model = draw_curve(data, boundaries, outdir, train, seed)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for method, flags in methods(model):
@@ -45,8 +46,8 @@ def methods(model: Path) -> Iterator[tuple[str, list[str]]]:
     yield "watershed", ["--segmenter", "watershed"]
 
 
-def draw_curve(data: Path, boundaries: str, outdir: Path, seed: int) -> Path:
-    """Score both segmenters over the bias on the training half; return the file of the model of contacts."""
+def draw_curve(data: Path, boundaries: str, outdir: Path, train: range, seed: int) -> Path:
+    """Score both segmenters over the bias on the sections of ``train``; return the file of the model of contacts."""
     from emlib.publish.page import save_figure
     from emlib.refine.edge_blocks import label_table
     from emlib.refine.edge_command import CropRequest, cut_crop
@@ -59,11 +60,11 @@ def draw_curve(data: Path, boundaries: str, outdir: Path, seed: int) -> Path:
 
     folder = data / "fib25-medulla"
     em, labels = str(folder / "em_u8_zyx.tif"), str(folder / "neurites_u16_zyx.tif")
-    given = ["--edges", "--volume", em, "--labels", labels, "--z", TRAIN[0], TRAIN[-1] + 1, "--voxel_size", *SIZE]
+    given = ["--edges", "--volume", em, "--labels", labels, "--z", train.start, train.stop, "--voxel_size", *SIZE]
     given += ["--boundaries", boundaries] * (boundaries != "intensity") + ["--outdir", outdir, "--seed", seed]
     run_script("train_refine_rf.py", *given, "--quiet")
     source = open_volume(em)
-    volume = read_cutout(source, (*source.shape[:0:-1], len(TRAIN)), (0, 0, TRAIN[0]), voxel_size_nm=SIZE)
+    volume = read_cutout(source, (*source.shape[:0:-1], len(train)), (0, 0, train.start), voxel_size_nm=SIZE)
     crop = cut_crop(volume, CropRequest(outdir, em, labels, boundaries))
     table = label_table(crop.labels, crop.cut.fragments)
     curves = []
@@ -80,7 +81,8 @@ def draw_curve(data: Path, boundaries: str, outdir: Path, seed: int) -> Path:
         shown = points[points["size_power"] == power].reset_index(drop=True)
         curves.append(Curve(f"{name}, learned contacts", shown, int(shown["chosen"].argmax())))
     source_of = "intensity" if boundaries == "intensity" else Path(boundaries).name
-    subtitle = f"FIB-25 z 0–119, boundaries from {source_of}; learned contacts: probabilities of held-out blocks."
+    where = f"FIB-25 z {train.start}–{train.stop - 1}, boundaries from {source_of}"
+    subtitle = f"{where}; learned contacts: probabilities of held-out blocks."
     figure = figure_curve(curves, "Splits against mergers over the bias", subtitle)
     for path in save_figure(figure, outdir / "figures", "reconstruction_curve"):
         print(f"written: {path}")

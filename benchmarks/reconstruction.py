@@ -2,13 +2,18 @@
 
     python benchmarks/reconstruction.py
     python benchmarks/reconstruction.py --data ../shared/data --only larval-vnc-3d phantom
-    python benchmarks/reconstruction.py --curve --boundaries boundaries.npy
+    python benchmarks/reconstruction.py --methods experts --only larval-vnc-3d drosophila-vnc
+    python benchmarks/reconstruction.py --methods experts --only phantom --model phantom=models/phantom/model.pth
+    python benchmarks/reconstruction.py --curve --boundaries boundaries.npy --contacts_z 100 120
 
 Each row is one run of the command as a user types it, with default settings; it is scored on the labels, shifts and
 tables that the run wrote. One set of defaults everywhere, chosen on fib25-medulla z 0-119, larval-vnc-3d z 0-6,
 drosophila-vnc train sections and phantom seed 3, adapted by voxel size alone; nothing was chosen from the other rows.
 
 - multicut: the default segmenter; gasp: mean affinity; watershed: the slice-wise baseline
+- experts: the default segmenter on the boundaries of a network (and its synapses, where it has such an expert). Larval
+  and drosophila-vnc: the bundled drosophila-vnc-experts, which learnt from the train sections of drosophila-vnc and
+  was chosen by val; the others where --model names one
 - one segment, random: chance; everything merged, and segments of the default's sizes with each voxel drawn at random
 - VOI in bits, predicted 0 filled from the nearest label of its section, truth 0 ignored; ERL as a share of what a
   perfect segmentation of the same box reaches, on skeletons made from the truth (3D cases, whole volume)
@@ -19,7 +24,8 @@ drosophila-vnc train sections and phantom seed 3, adapted by voxel size alone; n
   megavoxel
 
 Writes outputs/tables/reconstruction.csv. With --curve it draws instead, for fib25-medulla, splits against mergers over
-the bias of each segmenter with and without learned contacts, and scores the held-out half (see agglomeration.py).
+the bias of each segmenter with and without learned contacts, on z 0-119 or --contacts_z (where --boundaries come from a
+network: sections that it has not learnt from), and scores the held-out half (see agglomeration.py).
 With --cost it times instead, on the phantom of 256 x 256 x 64, each stage for each segmenter and source of boundaries,
 medians over --repeats, into outputs/tables/reconstruction_cost.csv; the network is of the preset laptop, trained for
 --minutes on another phantom, or the one of --model_path. CPU seconds are those of all threads.
@@ -45,7 +51,9 @@ from child import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+METHODS = ("multicut", "gasp", "watershed", "experts")
 NAMES = ("fib25-medulla", "larval-vnc-3d", "drosophila-vnc", "phantom")
+MODELS = {"larval-vnc-3d": "drosophila-vnc-experts", "drosophila-vnc": "drosophila-vnc-experts"}
 VOLUMES = {  # labels, voxel size, z that settings were chosen on, z held out
     "fib25-medulla": ("neurites_u16_zyx.tif", (10, 10, 10), range(120), range(130, 250)),
     "larval-vnc-3d": ("neurites_u8_zyx.tif", (50, 4, 4), range(7), range(7, 15)),
@@ -131,16 +139,23 @@ def moved(truth: np.ndarray, run: Path) -> np.ndarray:
     return apply_shifts(truth.astype(np.int32), shifts, order=0, fill=0)
 
 
-def score(case: Case, folder: Path) -> Iterator[dict]:
+def flags_of(method: str, case: Case, models: dict[str, str]) -> list[str] | None:
+    """What the method adds to the flags; None where it needs a network and there is none for these data."""
+    if method != "experts":
+        return ["--segmenter", method]
+    model = next((file for name, file in models.items() if case.name.startswith(name)), None)
+    return model and ["--boundaries", "experts", "--model_path", model]
+
+
+def score(case: Case, folder: Path, methods: list[str], models: dict[str, str]) -> Iterator[dict]:
     """Run each method and score each part."""
     from emlib.measure.skeletonize import make_skeletons
-    from emlib.stages.segment import SEGMENTERS
 
     skeletons = None
-    for segmenter in SEGMENTERS:
-        run = folder / "run"
-        how = ["--segmenter", segmenter, "--quiet", "--outdir", run]
-        _, peak = run_script("run_pipeline.py", *case.flags, *how)
+    usable = {method: flags for method in methods if (flags := flags_of(method, case, models))}
+    for number, (method, flags) in enumerate(usable.items()):
+        run = folder / method
+        _, peak = run_script("run_pipeline.py", *case.flags, *flags, "--quiet", "--outdir", run)
         with sqlite3.connect(run / "runs" / "pipeline_runs.sqlite") as db:
             query = "SELECT stage_seconds FROM runs ORDER BY rowid DESC LIMIT 1"
             stages = json.loads(db.execute(query).fetchone()[0])
@@ -154,8 +169,8 @@ def score(case: Case, folder: Path) -> Iterator[dict]:
             rows, erl = scores_of(truth[z], labels[z], case, skeletons if part == "whole" else None)
             extra = {"ERL share": erl, **of_run(made), "s": round(seconds, 1), "MiB": round(peak)}
             extra |= {"s / Mvox": 1e6 * seconds / labels.size, "MiB / Mvox": 1e6 * peak / labels.size}
-            yield {**row, "method": segmenter, **rows["prediction"], **extra}
-            if segmenter == SEGMENTERS[0]:
+            yield {**row, "method": method, **rows["prediction"], **extra}
+            if number == 0:
                 chance = {"synapse F1": chance_of(made, "synapses"), "edge F1": chance_of(made, "graph")}
                 yield {**row, "method": "one segment", **rows["one_segment"]}
                 yield {**row, "method": "random", **rows["same_sizes_at_random"], **(chance if made else {})}
@@ -197,14 +212,27 @@ def chance_of(scores: dict, what: str) -> float:
     return ((scores.get(what) or {}).get("chance") or {}).get("f1", float("nan"))
 
 
+def named_model(text: str) -> tuple[str, str]:
+    """``DATA=FILE`` as a pair."""
+    name, _, file = text.partition("=")
+    if name not in NAMES or not file:
+        raise argparse.ArgumentTypeError(f"{text} is not DATA=FILE with DATA one of {', '.join(NAMES)}")
+    return name, file
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the real data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the phantom")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="data sets (default: all)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="rows (default: all)")
+    model = {"nargs": "+", "default": [], "metavar": "DATA=FILE", "type": named_model}
+    parser.add_argument("--model", help="networks of the rows experts, by data set", **model)
     parser.add_argument("--outdir", type=Path, default=ROOT / "outputs")
     parser.add_argument("--curve", action="store_true", help="draw splits against mergers over the bias instead")
     parser.add_argument("--boundaries", default="intensity", metavar="FILE", help="of --curve: the whole FIB-25 crop")
+    z = {"type": int, "nargs": 2, "default": [0, 120], "metavar": ("FIRST", "END")}
+    parser.add_argument("--contacts_z", help="of --curve: sections to learn contacts from and to draw", **z)
     parser.add_argument("--cost", action="store_true", help="seconds and memory of each stage instead")
     parser.add_argument("--repeats", type=int, default=3, help="of --cost (default: 3)")
     parser.add_argument("--model_path", metavar="FILE", help="network of --cost (default: one is trained)")
@@ -219,7 +247,7 @@ def main() -> None:
         table.to_csv(args.outdir / "tables" / "reconstruction_cost.csv", index=False)
         return
     if args.curve:
-        table = agglomeration.curve(args.data, args.boundaries, args.outdir.resolve(), seed=0)
+        table = agglomeration.curve(args.data, args.boundaries, args.outdir.resolve(), range(*args.contacts_z), seed=0)
         print(table.to_string(index=False))
         print(f"VOI in bits, fib25-medulla z 130-249; {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}")
         table.to_csv(args.outdir / "tables" / "reconstruction_held_out.csv", index=False)
@@ -236,7 +264,7 @@ def main() -> None:
         for seed in args.seeds if "phantom" in args.only else []:
             cases += [lambda s=seed, i=isotropic: phantom(s, i, folder) for isotropic in (False, True)]
         for number, case in enumerate(cases):
-            rows += score(case(), folder / str(number))
+            rows += score(case(), folder / str(number), args.methods, MODELS | dict(args.model))
     table = pd.DataFrame(rows).round(3)
     print(table.to_string(index=False, na_rep="–"))
     print(f"VOI in bits; {os.cpu_count()} cores")
