@@ -2,6 +2,7 @@
 
 python predict.py --model_path models/mycells/model.pth --input stack.tif --output outputs/predictions --overlay
 python predict.py --model_path drosophila-vnc-experts --input 'em/*.png' --organelles mitochondria --instances --measure
+python predict.py --model_path models/mycells/model.pth --input big.zarr --blocks 2048 2048 64 --workers 2
 """
 
 import sys
@@ -21,7 +22,12 @@ def main(argv=None):
     args = parse_args(argv)
     from emlib.learn.prediction.command import predict_from_flags  # heavy: after parsing
 
-    lines = predict_from_flags(args)
+    way = None
+    if args.blocks:
+        from emlib.blockwise.predicting import way_of_flags
+
+        way = way_of_flags(args)
+    lines = predict_from_flags(args, way)
     if not args.quiet:
         print(*lines, sep="\n")
     return 0

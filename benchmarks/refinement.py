@@ -187,7 +187,7 @@ def contacts(case: Case, name: str, sections: list[int], options: argparse.Names
 def network(case: Case, name: str, sections: list[int], options: argparse.Namespace) -> Iterator[Result]:
     """The self-training, from corrected sections or from the segmentation alone."""
     from emlib.learn.training.settings import TrainPaths
-    from emlib.refine.unet.selftrain import Start, selftrain
+    from emlib.refine.unet.selftrain import Conduct, Start, selftrain
     from emlib.refine.unet.settings import PRESETS
     from emlib.runs.settings import override
 
@@ -198,7 +198,7 @@ def network(case: Case, name: str, sections: list[int], options: argparse.Namesp
     note = partial(print, " ", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         paths = TrainPaths(Path(folder) / "model.pth")
-        made = selftrain(start, settings, paths, seed=0, device="cpu", stage=meter.stage, note=note)
+        made = selftrain(start, settings, paths, Conduct(device="cpu", stage=meter.stage, note=note))
     yield Result(name, made.labels, *sum(meter.steps.values()))
     yield from other_biases(case, name, settings, made.boundaries, options.biases)
 

@@ -67,14 +67,18 @@ def shape_of(mvox: int) -> tuple[int, int, int]:
 
 
 def write_phantom(path: Path, shape: tuple[int, int, int], size: tuple[int, int, int]) -> None:
-    """Lay a phantom side by side, mirrored, one tile at a time."""
-    from emlib.volumes.ome_zarr import create_array
+    """Write the EM of a phantom, unless it is there."""
     from emlib.volumes.phantom import PhantomSettings, make_phantom
 
-    if (path / "whole").exists():
-        return
-    tile = make_phantom(PhantomSettings(shape=TILE, voxel_size_nm=size, seed=7)).em
-    stored = create_array(path, shape, np.uint8, (32, 128, 128), voxel_size_nm=size)
+    if not (path / "whole").exists():
+        lay_tiles(path, make_phantom(PhantomSettings(shape=TILE, voxel_size_nm=size, seed=7)).em, shape, size)
+
+
+def lay_tiles(path: Path, tile: np.ndarray, shape: tuple[int, int, int], size: tuple[int, int, int]) -> None:
+    """Lay a tile side by side, mirrored, one at a time."""
+    from emlib.volumes.ome_zarr import create_array
+
+    stored = create_array(path, shape, tile.dtype, (32, 128, 128), voxel_size_nm=size)
     for corner in np.ndindex(*(-(-n // t) for n, t in zip(shape, TILE, strict=True))):
         flip = tuple(slice(None, None, -1 if at % 2 else 1) for at in corner)
         box = tuple(slice(at * t, min((at + 1) * t, n)) for at, t, n in zip(corner, TILE, shape, strict=True))

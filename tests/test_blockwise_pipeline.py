@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emlib.runs.runlog import FILE
+from emlib.volumes.ome_zarr import create_array
 from emlib.volumes.open import open_volume
 from emlib.volumes.phantom import PhantomSettings, make_phantom
 
@@ -49,8 +50,9 @@ def test_a_file_of_16_bit_is_done_whole_and_a_window_is_shown(pipeline, tmp_path
     whole = ("--cutout", 70, 60, 24, "--offset", 0, 0, 0)
     assert pipeline(*call, *whole, "--outdir", tmp_path / "memory")[0] == 0
     how = ("--blocks", 40, 40, 16, "--npy", "never", "--memory_gb", 3)
-    code, _, err = pipeline(*call, *how, "--outdir", tmp_path / "blocks")
+    code, _, err = pipeline(*call, *how, "--outdir", tmp_path / "blocks", figures=True)
     assert code == 0, err
+    assert list((tmp_path / "blocks/figures").glob("*.png"))
     assert not list((tmp_path / "blocks/data").glob("*.npy"))
     memory, blocks = files(tmp_path / "memory"), files(tmp_path / "blocks")
     for table in ("synapse_candidates.csv", "graph_edges.csv", "graph_node_stats.csv", "graph.graphml"):
@@ -70,7 +72,6 @@ def test_a_file_of_16_bit_is_done_whole_and_a_window_is_shown(pipeline, tmp_path
         ((*BLOCKS, "--cutouts", 2), "--cutouts is for small boxes"),
         (("--blocks", 8, 8, 8), r"--blocks 8 8 8 (x y z) are smaller than the margin"),
         ((*BLOCKS, "--memory_gb", 0.1), "give --memory_gb 0."),
-        ((*BLOCKS, "--npy", "never", "--segmenter", "watershed"), "--segmenter watershed works on the whole volume"),
         (("--blocks", 0, 8, 8), "must be above 0"),
     ],
     ids=lambda value: "_".join(map(str, value)) if isinstance(value, tuple) else "",
@@ -79,6 +80,58 @@ def test_what_cannot_be_is_one_line(pipeline, tmp_path, flags, message):
     code, _, err = pipeline(*PHANTOM, *flags, "--outdir", tmp_path / "out", "--quiet")
     assert code == 2
     assert message in err and err.strip().count("\n") <= 1  # the first may be the warning of the phantom
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A Zarr volume of four chunks, the last of which can be damaged, and flags for a run on it."""
+    array = np.random.default_rng(0).integers(0, 255, (8, 80, 80), dtype=np.uint8)
+    made = create_array(tmp_path / "em.zarr", array.shape, array.dtype, (8, 40, 40), None, (40.0, 8.0, 8.0))
+    made[...] = array
+    place = ("--cutout", 80, 80, 8, "--offset", 0, 0, 0, "--until", "cutout")
+    return tmp_path / "em.zarr/0/c/0/1/1", ("--dataset", tmp_path / "em.zarr", *place, "--outdir", tmp_path / "out")
+
+
+def test_the_smallest_blocks_that_are_named_work(pipeline, store):
+    _, call = store
+    _, _, err = pipeline(*call, "--quiet", "--blocks", 8, 8, 8)
+    least = [int(side) for side in err.split("give at least ")[1].split(",")[0].split()]
+    assert pipeline(*call, "--quiet", "--blocks", *least)[0] == 0
+    for axis in (0, 1):  # x and y; of sections one is enough
+        smaller = [side - (axis == at) for at, side in enumerate(least)]
+        assert pipeline(*call, "--quiet", "--blocks", *smaller)[0] == 2
+
+
+def test_a_lost_chunk_ends_a_run_in_blocks_or_is_stated(pipeline, tmp_path, store):
+    chunk, call = store
+    chunk.unlink()
+    code, _, err = pipeline(*call, *BLOCKS, "--quiet")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "its chunk c/0/1/1 is missing" in err and "--fill_missing" in err
+    code, out, err = pipeline(*call, *BLOCKS, "--fill_missing")
+    assert code == 0, err
+    assert "chunks are missing, c/0/1/1 is the first" in out + err
+    assert not np.load(tmp_path / "out/data/em_cutout_u8_zyx.npy")[:, 40:, 40:].any()
+
+
+def test_a_chunk_of_another_shape_than_said_ends_a_run_in_blocks(pipeline, tmp_path, store):
+    chunk, call = store
+    small = create_array(tmp_path / "small.zarr", (4, 8, 8), np.uint8, (4, 8, 8), None, (40.0, 8.0, 8.0))
+    small[...] = 3
+    chunk.write_bytes((tmp_path / "small.zarr/0/c/0/0/0").read_bytes())
+    code, _, err = pipeline(*call, *BLOCKS, "--quiet")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"cannot read {tmp_path / 'em.zarr'}" in err
+
+
+def test_a_scheduler_out_of_reach_is_one_line_and_on_record(pipeline, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("emlib.blockwise.carriers.CONNECT_S", 1)
+    code, _, err = pipeline(*PHANTOM, *BLOCKS, "--scheduler", "tcp://127.0.0.1:9", "--outdir", tmp_path, "--quiet")
+    assert code == 2 and "--scheduler tcp://127.0.0.1:9 cannot be reached" in err, err
+    assert err.strip().count("\n") <= 1  # the first may be the warning of the phantom
+    with sqlite3.connect(tmp_path / "runs" / FILE) as log:
+        assert log.execute("SELECT status FROM runs").fetchall() == [("failed",)]
 
 
 def test_the_budget_that_is_named_works(pipeline, tmp_path):

@@ -33,6 +33,13 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def few_figures(request, monkeypatch):
+    """They take longer than all else here; the tests of all that is written and of its bytes draw them."""
+    if not any(word in request.node.name for word in ("figures", "bytes")):
+        monkeypatch.setattr("emlib.interpret.report._draw", lambda *given: None)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A data set of two small sections, and an untrained network."""
@@ -138,13 +145,13 @@ def test_what_cannot_be_done_is_told(place, tmp_path, more, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quiet", [False, True])
-def test_the_organelles_in_common_are_analysed(place, tmp_path, run_script, quiet):
+def test_the_organelles_in_common_are_analysed(place, tmp_path, call_script, quiet):
     """A data set without one of the model's organelles, and with one that it does not know."""
     shutil.copytree(place / "data", tmp_path / "data")
     folder = tmp_path / "data" / "tiny" / "test"
     (folder / "membranes").rename(folder / "axons")
     more = ["--data_root", tmp_path / "data", *["--quiet"] * quiet]
-    done = run_script("channel_ablation.py", *flags(place, tmp_path / "out", *more))
+    done = call_script("channel_ablation.py", *flags(place, tmp_path / "out", *more))
     assert done.returncode == 0, done.stderr
     assert "has membranes, mitochondria alone: axons" in done.stderr and "has no masks of it: membranes" in done.stderr
     assert "note:" not in done.stdout and (done.stdout == "") == quiet
@@ -157,11 +164,11 @@ def test_the_organelles_in_common_are_analysed(place, tmp_path, run_script, quie
     assert list(record["dice"]) == record["organelles"] == ["mitochondria"]
 
 
-def test_no_organelle_in_common_is_told_in_one_line(place, tmp_path, run_script):
+def test_no_organelle_in_common_is_told_in_one_line(place, tmp_path, call_script):
     shutil.copytree(place / "data", tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "tiny" / "test" / "mitochondria")
     (tmp_path / "data" / "tiny" / "test" / "membranes").rename(tmp_path / "data" / "tiny" / "test" / "axons")
-    done = run_script("channel_ablation.py", *flags(place, tmp_path / "out", "--data_root", tmp_path / "data"))
+    done = call_script("channel_ablation.py", *flags(place, tmp_path / "out", "--data_root", tmp_path / "data"))
     assert done.returncode == 2 and "has membranes, mitochondria; the data set tiny has axons: use data" in done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
@@ -234,9 +241,9 @@ def test_imported_weights_take_names(place, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["test.py", "channel_ablation.py"])
-def test_a_missing_model_path_names_the_models_there(script, place, tmp_path, run_script):
+def test_a_missing_model_path_names_the_models_there(script, place, tmp_path, call_script):
     (tmp_path / "models").mkdir()
     shutil.copy(place / "model.pth", tmp_path / "models" / "mine.pth")
-    done = run_script(script, "--data_root", place / "data", "--domain", "tiny", cwd=tmp_path)
+    done = call_script(script, "--data_root", place / "data", "--domain", "tiny", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "name a model with --model_path; there is " in done.stderr and "models/mine.pth" in done.stderr

@@ -3,10 +3,7 @@
 import csv
 import hashlib
 import json
-import runpy
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,30 +13,21 @@ from PIL import Image
 from emlib.annotations.classes import read_classes
 from emlib.annotations.convert import FORMATS, ConvertSettings, convert
 from emlib.annotations.splits import share_out
-from emlib.runs import cli
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def call(capsys, monkeypatch, tmp_path):
-    """Return a function that runs the script's main in this process and gives (exit code, stdout, stderr).
+def call(call_script, tmp_path):
+    """Return a function that runs the script in this process and gives (exit code, stdout, stderr).
 
     ``--input`` is ``in`` and ``--output`` is ``out`` below tmp_path, unless given.
     """
-    script = runpy.run_path(str(ROOT / "convert_annotations.py"))
 
     def run(kind, *argv):
         argv = ["--from", kind, *map(str, argv)]
         for flag, name in (("--input", "in"), ("--output", "out")):
             argv += [] if flag in argv else [flag, str(tmp_path / name)]
-        monkeypatch.setattr(sys, "argv", ["convert_annotations.py", *argv])
-        try:
-            code = cli.run(lambda: script["main"](argv), outdir="--output")
-        except SystemExit as stop:
-            code = stop.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        done = call_script("convert_annotations.py", *argv)
+        return done.returncode, done.stdout, done.stderr
 
     return run
 

@@ -1,9 +1,6 @@
 """Several places of one volume: their folders, the table over them, and one that fails."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,12 +10,9 @@ from emlib.errors import UserError
 from emlib.pipeline import PipelineSettings, cutouts
 from emlib.pipeline.cutouts import Cutout, cutout_lines, run_cutouts, statistics
 from emlib.pipeline.steps import PHANTOM_URI
-from emlib.runs import cli
 from emlib.runs.history import read_runs
 from emlib.volumes.places import spread_places
 from emlib.volumes.tiff import write_tiff
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -32,22 +26,11 @@ def half_empty(tmp_path):
     return tmp_path / "em.tif", seed, size, places
 
 
-def call(monkeypatch, capsys, *argv):
-    argv = [str(a) for a in argv]
-    monkeypatch.setattr(sys, "argv", ["run_pipeline.py", *argv])
-    main = runpy.run_path(str(ROOT / "run_pipeline.py"))["main"]
-    try:
-        code = cli.run(lambda: main(argv))
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
-
-
-def test_one_that_fails_is_named_and_the_others_run(half_empty, tmp_path, monkeypatch, capsys):
+def test_one_that_fails_is_named_and_the_others_run(half_empty, tmp_path, pipeline):
     path, seed, size, places = half_empty
     out = tmp_path / "out"
     flags = ["--cutout", *reversed(size), "--seed", seed, "--until", "preprocess", "--outdir", out]
-    code, text, err = call(monkeypatch, capsys, "--dataset", path, *flags, "--cutouts", 3)
+    code, text, err = pipeline("--dataset", path, *flags, "--cutouts", 3)
     assert code == 2 and err.count("\n") == 1, err
     assert err.startswith(f"error: cutout_01 (seed {seed + 1}): {path} holds a single grey value 7 in this cutout")
     assert "1 of 3 cutouts failed: cutout_01" in text and "cutout_02 (seed" in text
@@ -62,15 +45,13 @@ def test_one_that_fails_is_named_and_the_others_run(half_empty, tmp_path, monkey
     assert (cost["n"] == 2).all() and np.isnan(cost.loc["seconds", "cutout_01"]) and cost.loc["peak_mib", "mean"] > 50
 
 
-def test_without_one_that_came_through_there_is_no_table(tmp_path, monkeypatch, capsys):
-    code, text, err = call(
-        monkeypatch, capsys, "--dataset", tmp_path / "absent.tif", "--cutouts", 2, "--outdir", tmp_path / "out"
-    )
+def test_without_one_that_came_through_there_is_no_table(tmp_path, pipeline):
+    code, text, err = pipeline("--dataset", tmp_path / "absent.tif", "--cutouts", 2, "--outdir", tmp_path / "out")
     assert code == 2 and err.count("no such file") == err.count("\n") == 1 and "cutout_" not in text
     em = np.random.default_rng(0).integers(0, 255, (8, 64, 64), dtype=np.uint8)
     write_tiff(tmp_path / "em.tif", em, (40, 8, 8))
     flags = ["--dataset", tmp_path / "em.tif", "--cutout", 32, 32, 8, "--truth", tmp_path / "absent.tif"]
-    code, text, err = call(monkeypatch, capsys, *flags, "--cutouts", 2, "--outdir", tmp_path / "out")
+    code, text, err = pipeline(*flags, "--cutouts", 2, "--outdir", tmp_path / "out")
     assert code == 2 and err.count("no such file") == 2 and "2 of 2 cutouts failed" in text
     assert not list(tmp_path.rglob("cutouts.*"))
 
@@ -147,7 +128,7 @@ def test_a_single_cutout_has_no_sd(tmp_path):
         (["--cutouts", 2, "--runs"], "not allowed with argument --cutouts"),
     ],
 )
-def test_flags_that_exclude_each_other(flags, message, tmp_path, monkeypatch, capsys):
-    code, out, err = call(monkeypatch, capsys, *flags, "--quiet", "--outdir", tmp_path / "out")
+def test_flags_that_exclude_each_other(flags, message, tmp_path, pipeline):
+    code, out, err = pipeline(*flags, "--quiet", "--outdir", tmp_path / "out")
     assert (code, out) == (2, "") and err.count("\n") == 1 and message in err
     assert not (tmp_path / "out").exists()

@@ -1,10 +1,7 @@
 """From a labelled crop to a segmentation with learned contacts, as a user types it; and what is refused in one line."""
 
 import json
-import runpy
 import sqlite3
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +9,7 @@ from proofread_run import blobs, boundary_of
 from scipy import ndimage
 
 from emlib.refine.edge_model import read_edge_model
-from emlib.runs import cli
 
-ROOT = Path(__file__).resolve().parent.parent
 TRAIN, RUN = "train_refine_rf.py", "run_pipeline.py"
 SIZE = ("--voxel_size", 10, 10, 10)
 QUICK = ("--trees", 10, "--set", "contacts.forest.min_leaf=5", "--threads", 1)
@@ -46,9 +41,9 @@ def trained(volume, tmp_path_factory, run_script):
     return folder, done
 
 
-def segmented(run_script, volume, folder, *more):
+def segmented(call_script, volume, folder, *more):
     place = ("--dataset", volume / "em.npy", *SIZE, "--cutout", 72, 72, 6, "--offset", 0, 0, 10)
-    return run_script(RUN, *place, "--until", "segment", "--outdir", folder, "--threads", 1, *more)
+    return call_script(RUN, *place, "--until", "segment", "--outdir", folder, "--threads", 1, *more)
 
 
 def test_what_is_promised_is_written(trained, volume):
@@ -72,9 +67,9 @@ def test_what_is_promised_is_written(trained, volume):
     assert set(json.loads(stages)) == {"read", "learn", "tune", "write"}
 
 
-def test_equal_commands_give_equal_bytes_whatever_the_threads(trained, volume, tmp_path, run_script):
+def test_equal_commands_give_equal_bytes_whatever_the_threads(trained, volume, tmp_path, call_script):
     folder, _ = trained
-    done = run_script(TRAIN, *crop(volume, "--z", 0, 10, "--outdir", tmp_path)[:-1], 2)
+    done = call_script(TRAIN, *crop(volume, "--z", 0, 10, "--outdir", tmp_path)[:-1], 2)
     assert done.returncode == 0, done.stderr
     for name in ("data/edge_model.npz", "tables/edge_model_curve.csv", "tables/edge_model_validation.json"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
@@ -82,16 +77,16 @@ def test_equal_commands_give_equal_bytes_whatever_the_threads(trained, volume, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("segmenter", ["multicut", "gasp"])
-def test_the_pipeline_segments_with_it(trained, volume, tmp_path, run_script, segmenter):
+def test_the_pipeline_segments_with_it(trained, volume, tmp_path, call_script, segmenter):
     model = trained[0] / "data" / "edge_model.npz"
     how = ("--segmenter", segmenter, "--edge_model", model)
-    done = segmented(run_script, volume, tmp_path / "a", *how)
+    done = segmented(call_script, volume, tmp_path / "a", *how)
     assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
     labels = np.load(tmp_path / "a" / "data" / "neurite_labels_i32_zyx.npy")
     assert labels.shape == (6, 72, 72) and labels.min() == 1
     sidecar = json.loads((tmp_path / "a" / "data" / "neurite_labels_i32_zyx.json").read_text())
     assert sidecar["what"] == f"Neurite labels ({segmenter}, learned contacts)"
-    done = segmented(run_script, volume, tmp_path / "b", *how, "--set", "segment.bias=6")
+    done = segmented(call_script, volume, tmp_path / "b", *how, "--set", "segment.bias=6")
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "b" / "data" / "neurite_labels_i32_zyx.npy").max() > labels.max()
 
@@ -107,38 +102,31 @@ def test_another_model_counts_when_a_run_goes_on(trained, volume):
         assert dependence(PipelineSettings(edge_model=model), stage) == dependence(PipelineSettings(), stage)
 
 
-def test_what_makes_a_model_uncertain_is_warned_of(trained, volume, tmp_path, run_script):
+def test_what_makes_a_model_uncertain_is_warned_of(trained, volume, tmp_path, call_script):
     model = trained[0] / "data" / "edge_model.npz"
     place = ("--dataset", volume / "em.npy", *SIZE, "--cutout", 72, 72, 8, "--offset", 0, 0, 4)
     more = ("--boundaries", volume / "boundaries.npy", "--edge_model", model, "--until", "segment")
-    done = run_script(RUN, *place, *more, "--outdir", tmp_path, "--threads", 1)
+    done = call_script(RUN, *place, *more, "--outdir", tmp_path, "--threads", 1)
     assert done.returncode == 0, done.stderr
     assert "was trained on boundaries from intensity, this run takes them from" in done.stderr
     assert "was trained on this very volume, z 0 to 9" in done.stderr
 
 
-def test_boundaries_of_a_file_are_learnt_from(volume, tmp_path, run_script):
+def test_boundaries_of_a_file_are_learnt_from(volume, tmp_path, call_script):
     given = volume / "boundaries.npy"
-    done = run_script(TRAIN, *crop(volume, "--boundaries", given, "--outdir", tmp_path))
+    done = call_script(TRAIN, *crop(volume, "--boundaries", given, "--outdir", tmp_path))
     assert done.returncode == 0, done.stderr
     model = read_edge_model(tmp_path / "data" / "edge_model.npz")
     assert model.boundaries == str(given) and model.trained_on["z"] == [0, 16]
 
 
 @pytest.fixture
-def refused(capsys, monkeypatch):
-    """Return a function that runs a script's main in this process and asks for one line with this message."""
+def refused(call_script):
+    """Return a function that runs a script in this process and asks for one line with this message."""
 
     def call(script, message, *argv):
-        argv = [str(one) for one in argv]
-        monkeypatch.setattr(sys, "argv", [script, *argv])
-        main = runpy.run_path(str(ROOT / script))["main"]
-        try:
-            code = cli.run(lambda: main(argv))
-        except SystemExit as stop:
-            code = stop.code
-        told = capsys.readouterr().err
-        assert code == 2 and message in told and told.count("\n") == 1, told
+        done = call_script(script, *argv)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
     return call
 

@@ -122,17 +122,17 @@ def test_bad_input(case, options, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_command(tmp_path, run_script):
+def test_the_command(tmp_path, call_script):
     TRUTH.to_csv(tmp_path / "truth.csv", index=False)
     TRUTH.iloc[1:].to_csv(tmp_path / "pred.csv", index=False)
     command = ["graph", "--truth", tmp_path / "truth.csv", "--outdir", tmp_path, "--pred"]
-    done = run_script("evaluate.py", *command, tmp_path / "pred.csv", "--draws", 20)
+    done = call_script("evaluate.py", *command, tmp_path / "pred.csv", "--draws", 20)
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "tables/evaluate_graph.json").read_text())
     assert (scores["precision"], scores["recall"]) == (1, 2 / 3) and scores["chance"]["draws"] == 20
     assert "of 20 rewirings" in done.stdout and "written: " in done.stdout
     PRED.to_csv(tmp_path / "pred.csv", index=False)
-    wrong = run_script("evaluate.py", *command, tmp_path / "pred.csv")
+    wrong = call_script("evaluate.py", *command, tmp_path / "pred.csv")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "non-overlapping ids" in wrong.stderr
 
 

@@ -44,10 +44,10 @@ def data(tmp_path):
     return tmp_path
 
 
-def masks(data, *more, run_script, pred="pred", truth="truth"):
-    """Run the script within the folder of the data."""
+def masks(data, *more, run, pred="pred", truth="truth"):
+    """Run the script within the folder of the data; ``run`` is one of the fixtures that can."""
     arguments = ["--pred", data / pred, "--truth", data / truth, "--outdir", data / "out", *more]
-    return run_script("evaluate.py", "masks", *arguments)
+    return run("evaluate.py", "masks", *arguments)
 
 
 def score(data, *, pred="pred", truth="truth", **options):
@@ -64,7 +64,7 @@ def refused(data, **options):
 
 
 def test_the_command_writes_what_it_promises(data, run_script):
-    done = masks(data, "--voxel_size", 50, 4, 4, "--patch", 32, "--stride", 16, run_script=run_script)
+    done = masks(data, "--voxel_size", 50, 4, 4, "--patch", 32, "--stride", 16, run=run_script)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 120
@@ -230,10 +230,10 @@ def test_small_objects_are_left_out(data):
     assert 0 < large["objects_true"] < every["objects_true"] and large["dice"] == every["dice"]
 
 
-def test_a_missing_organelle_is_one_line(data, run_script):
+def test_a_missing_organelle_is_one_line(data, call_script):
     for path in (data / "pred/synapses").iterdir():
         path.unlink()
-    done = masks(data, run_script=run_script)
+    done = masks(data, run=call_script)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert "has no masks of synapses; it has membranes, mitochondria" in done.stderr and "--organelles" in done.stderr
@@ -281,7 +281,7 @@ def test_mistakes_in_sections(data):
     assert "several files for the section 00, 03, 08" in refused(data, pred="doubled", truth="doubled")
 
 
-def test_mistakes_in_values(data, tmp_path, run_script):
+def test_mistakes_in_values(data, tmp_path, call_script):
     def line(values):
         np.save(tmp_path / "values.npy", np.broadcast_to(np.array(values), (3, SIZE, SIZE, len(values)))[..., -1])
         return refused(data, pred="values.npy", truth="truth/synapses")
@@ -294,7 +294,7 @@ def test_mistakes_in_values(data, tmp_path, run_script):
     spoil(data / "truth/mitochondria/00.png", 3)
     assert "values up to 7" in (text := refused(data)) and "0 and 255" in text
     (data / "truth/mitochondria/03.png").write_bytes(b"\x89PNG broken")
-    done = masks(data, run_script=run_script)
+    done = masks(data, run=call_script)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "03.png" in done.stderr
     assert not (data / "out/tables/evaluate_masks.json").exists()
 
@@ -310,8 +310,8 @@ def test_mistakes_in_values(data, tmp_path, run_script):
         (["--boundary_nm", "nan"], "must be above 0"),
     ],
 )
-def test_mistakes_in_flags(data, run_script, flags, message):
-    done = masks(data, *flags, run_script=run_script)
+def test_mistakes_in_flags(data, call_script, flags, message):
+    done = masks(data, *flags, run=call_script)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 

@@ -29,6 +29,13 @@ def blocks(shape=(6, 40, 60), seed=0, step=10):
     return truth, pred
 
 
+@pytest.fixture(autouse=True)
+def few_figures(request, monkeypatch):
+    """The figure takes longer than all else here; tests whose name says so look at it."""
+    if not any(word in request.node.name for word in ("test_the_command", "draw", "bytes", "every_result", "real")):
+        monkeypatch.setattr("emlib.evaluation.segmentation._draw", lambda *given: None)
+
+
 def result(folder):
     return json.loads((folder / "tables" / "evaluate_segmentation.json").read_text())
 
@@ -248,27 +255,27 @@ CASES = "shapes float nan negative empty em border skeletons swc far short zero 
 
 
 @pytest.mark.parametrize("what", CASES)
-def test_bad_input_is_one_line(what, run_script, tmp_path):
+def test_bad_input_is_one_line(what, call_script, tmp_path):
     args, says = bad(tmp_path, what)
-    done = run_script("evaluate.py", "segmentation", *args, "--outdir", tmp_path / "out")
+    done = call_script("evaluate.py", "segmentation", *args, "--outdir", tmp_path / "out")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert all(part in done.stderr for part in says), done.stderr
     assert not list((tmp_path / "out").rglob("evaluate_*"))
 
 
-def test_a_config_holds_the_flags_of_a_subcommand(files, run_script, tmp_path):
+def test_a_config_holds_the_flags_of_a_subcommand(files, call_script, tmp_path):
     (tmp_path / "how.yaml").write_text("zero: background\nworst: 3\n")
     args = ["--pred", files[0], "--truth", files[1], "--config", tmp_path / "how.yaml", "--outdir", tmp_path / "out"]
-    assert run_script("evaluate.py", "segmentation", *args).returncode == 0
+    assert call_script("evaluate.py", "segmentation", *args).returncode == 0
     assert result(tmp_path / "out")["settings"]["worst"] == 3 and result(tmp_path / "out")["zero"] == "background"
     (tmp_path / "how.yaml").write_text("patch: 3\n")
-    done = run_script("evaluate.py", "segmentation", *args)
+    done = call_script("evaluate.py", "segmentation", *args)
     assert done.returncode == 2 and "unknown key 'patch'" in done.stderr
 
 
-def test_no_subcommand_lists_them(run_script):
-    done = run_script("evaluate.py")
+def test_no_subcommand_lists_them(call_script):
+    done = call_script("evaluate.py")
     assert done.returncode == 2 and "segmentation|masks|synapses|graph" in done.stderr
 
 

@@ -230,18 +230,20 @@ def test_bad_input(case, tmp_path, options, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_command(tmp_path, run_script):
+def test_the_command(tmp_path, call_script):
     PRED.to_csv(tmp_path / "pred.csv", index=False)
     TRUTH.to_csv(tmp_path / "truth.csv", index=False)
     command = ["synapses", "--pred", tmp_path / "pred.csv", "--truth", tmp_path / "truth.csv", "--outdir", tmp_path]
-    done = run_script("evaluate.py", *command, "--voxel_size", 40, 10, 10, "--min_score", 0.1, "--max_distance_nm", 100)
+    done = call_script(
+        "evaluate.py", *command, "--voxel_size", 40, 10, 10, "--min_score", 0.1, "--max_distance_nm", 100
+    )
     assert done.returncode == 0, done.stderr
     assert "chance" in done.stdout and "written: " in done.stdout
     first = (tmp_path / "tables/evaluate_synapses.json").read_bytes()
     assert json.loads(first)["f1"] == pytest.approx(6 / 7)
-    again = run_script(
+    again = call_script(
         "evaluate.py", *command, "--voxel-size", 40, 10, 10, "--min-score", 0.1, "--max-distance-nm", 100
     )
     assert again.stdout == done.stdout and (tmp_path / "tables/evaluate_synapses.json").read_bytes() == first
-    wrong = run_script("evaluate.py", *command)
+    wrong = call_script("evaluate.py", *command)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "--voxel_size" in wrong.stderr

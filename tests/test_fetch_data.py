@@ -229,11 +229,11 @@ def test_what_a_killed_fetch_left_half_written_goes(tmp_path, serve, copy):
 
 
 @pytest.mark.parametrize("more", [[], ["--domain"]])
-def test_what_a_killed_phantom_left_half_written_goes(tmp_path, more, run_script):
+def test_what_a_killed_phantom_left_half_written_goes(tmp_path, more, call_script):
     left = tmp_path / "out" / ".train.tmp999999999-0123abcd"
     (left / "raw").mkdir(parents=True)
     shape = ["--shape", "64", "64", "8"]
-    done = run_script("fetch_data.py", "phantom", *shape, *more, "--output", tmp_path / "out")
+    done = call_script("fetch_data.py", "phantom", *shape, *more, "--output", tmp_path / "out")
     assert done.returncode == 0 and not left.exists(), done.stderr
 
 
@@ -431,16 +431,16 @@ def test_the_script_copies_prints_the_licence_and_lists(real_data, tmp_path, run
     assert listing(tmp_path / "data" / "larval-vnc-3d")[0] == SOURCE_NOTE
 
 
-def test_the_script_downloads_from_a_mirror_and_goes_on_where_it_stopped(real_data, tmp_path, run_script, serve):
+def test_the_script_downloads_from_a_mirror_and_goes_on_where_it_stopped(real_data, tmp_path, call_script, serve):
     folder = real_data / "larval-vnc-3d"
     server = serve({path.name: path.read_bytes() for path in folder.glob("*.tif")})
     neurites = server.files.pop("neurites_u8_zyx.tif")
     command = ["fetch_data.py", "larval-vnc-3d", "--mirror", server.base, "--output", tmp_path / "out"]
-    stopped = run_script(*command, "--quiet")
+    stopped = call_script(*command, "--quiet")
     assert stopped.returncode == 2 and stopped.stderr.count("\n") == 1 and "answered HTTP 404" in stopped.stderr
     server.files["neurites_u8_zyx.tif"] = neurites
     server.asked.clear()
-    done = run_script(*command)
+    done = call_script(*command)
     assert done.returncode == 0 and "1 files downloaded, 2 were there" in done.stdout, done.stderr
     assert server.asked == ["neurites_u8_zyx.tif"]
 
@@ -458,8 +458,8 @@ def test_the_script_downloads_from_a_mirror_and_goes_on_where_it_stopped(real_da
         (["larval-vnc-3d"], "give a copy of it with --from DIR"),
     ],
 )
-def test_wrong_commands_are_one_line(tmp_path, run_script, flags, says):
-    wrong = run_script("fetch_data.py", *flags, "--quiet", cwd=tmp_path)
+def test_wrong_commands_are_one_line(tmp_path, call_script, flags, says):
+    wrong = call_script("fetch_data.py", *flags, "--quiet", cwd=tmp_path)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and says in wrong.stderr, wrong.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -471,10 +471,10 @@ def test_sections_are_split_without_overlap(count):
     assert len(splits["val"]) == len(splits["test"]) == max(1, round(0.15 * count)) and splits["train"]
 
 
-def test_the_phantom_as_sections_for_training(tmp_path, run_script):
+def test_the_phantom_as_sections_for_training(tmp_path, call_script):
     folder = tmp_path / "data" / "phantom-sections"
     command = ["fetch_data.py", "phantom", "--domain", "--shape", 96, 80, 7, "--seed", 2]
-    made = run_script(*command, cwd=tmp_path)
+    made = call_script(*command, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     kinds = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     organelles = ("raw", "membranes", "mitochondria", "vesicles", "synapses")
@@ -490,7 +490,7 @@ def test_the_phantom_as_sections_for_training(tmp_path, run_script):
     assert all(raw[mask > 0].mean() < raw[mask == 0].mean() - 20 for raw, mask in pairs)
     before = {path: path.read_bytes() for path in images}
     (folder / "train/raw/99.png").write_bytes(b"left over")
-    assert run_script(*command, cwd=tmp_path).returncode == 0
+    assert call_script(*command, cwd=tmp_path).returncode == 0
     assert {path: path.read_bytes() for path in sorted(folder.rglob("*.png"))} == before
 
 
@@ -552,9 +552,9 @@ def test_files_that_windows_leaves_do_no_harm_and_no_pipe_is_called_missing(tmp_
     assert f"{piece} is no file" in one_line(fetch, TINY, tmp_path / "out", local=copy)
 
 
-def test_errors_name_the_flag_of_this_script(tmp_path, run_script):
+def test_errors_name_the_flag_of_this_script(tmp_path, call_script):
     (tmp_path / "file").touch()
-    done = run_script("fetch_data.py", "phantom", "--shape", 32, 32, 3, "--output", tmp_path / "file" / "below")
+    done = call_script("fetch_data.py", "phantom", "--shape", 32, 32, 3, "--output", tmp_path / "file" / "below")
     assert done.returncode == 2 and "--outdir" not in done.stderr and "another --output" in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1
 

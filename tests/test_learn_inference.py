@@ -10,7 +10,7 @@ from emlib.learn.inference import decide, predict_section, predict_sections
 from emlib.learn.models.experts import LaptopExperts
 from emlib.learn.models.experts_paper import PaperExperts
 from emlib.learn.normalisation import Normalisation
-from emlib.learn.tiles import GRID, MARGIN, TileSettings, mirrored, tile_grid, tile_weights
+from emlib.learn.tiles import GRID, MARGIN, TileSettings, mirrored_places, tile_grid, tile_weights
 
 SMALL = TileSettings(tile=64, overlap=32)
 PLAIN = Normalisation()
@@ -113,7 +113,7 @@ def test_every_side_has_its_margin(length):
     beyond = starts[-1] + side - length
     assert starts[0] == -MARGIN and beyond >= MARGIN
     row = np.random.default_rng(0).random((1, length)).astype(np.float32)
-    grown = mirrored(row, (1 + MARGIN, starts[-1] + side))[MARGIN]
+    grown = row[0][mirrored_places(-MARGIN, starts[-1] + side, length)]
     assert len(grown) == MARGIN + length + beyond and (grown[MARGIN : MARGIN + length] == row[0]).all()
     if length > 2 * MARGIN:
         assert (grown[:MARGIN] == row[0, MARGIN - 1 :: -1]).all()
@@ -162,7 +162,7 @@ def test_no_seams_where_the_network_depends_on_its_tile():
     settings = TileSettings(tile=128, overlap=64)
     found = predict_section(TileMean(), image, PLAIN, settings)
     starts, side = tile_grid(256, settings)
-    grown = mirrored(image, (starts[-1] + side,) * 2)
+    grown = image[mirrored_places(-MARGIN, starts[-1] + side, len(image))]
     means = [directly(TileMean(), grown[s + MARGIN : s + MARGIN + side])[0, 0, 0] for s in starts]
     largest = np.abs(np.diff(means)).max()
     assert largest > 0.2

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from test_volume_training import cells
 
 from emlib.errors import UserError
@@ -40,14 +41,17 @@ def save(path, names=("boundaries",), sections=1, voxel=NM, told=None, activatio
     return save_checkpoint(path, model, architecture=architecture, **about)
 
 
-@pytest.fixture(scope="module")
-def em(tmp_path_factory):
-    """A file with EM, and one with its labels beside it."""
-    folder = tmp_path_factory.mktemp("em")
+def write_cells(folder):
+    """A file with EM, whose path is returned, and one with its labels beside it."""
     labels, grey = cells(SHAPE, 8)
     tifffile.imwrite(folder / "em.tif", grey)
     tifffile.imwrite(folder / "labels.tif", labels)
     return folder / "em.tif"
+
+
+@pytest.fixture(scope="module")
+def em(tmp_path_factory):
+    return write_cells(tmp_path_factory.mktemp("em"))
 
 
 def flags(em, out, *more, voxel=NM):
@@ -99,6 +103,23 @@ def test_a_model_of_more_channels_than_expected_is_refused(pipeline, em, tmp_pat
     path = save(tmp_path / "m.pth", sections=sections, told=told)
     code, _, err = pipeline(*flags(em, tmp_path / "out", "--model_path", path))
     assert code == 2 and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("predict.py", ("--input", "em.png", "--output", "out")),
+        ("test.py", ("--data_root", "data", "--domain", "any", "--outdir", "out")),
+        ("channel_ablation.py", ("--data_root", "data", "--domain", "any", "--outdir", "out")),
+    ],
+)
+def test_a_model_of_neighbouring_sections_is_refused_where_it_would_see_one(call_script, tmp_path, script, flags):
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "em.png")
+    save(tmp_path / "m.pth", sections=3)
+    done = call_script(script, "--model_path", "m.pth", *flags, "--threads", 1, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "m.pth sees 3 neighbouring sections at once, and here it would be shown one; run_pipeline.py" in done.stderr
+    assert not (tmp_path / "out" / "predict.json").exists()
 
 
 @pytest.mark.parametrize(

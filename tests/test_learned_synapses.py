@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 import tifffile
 from scipy import ndimage as ndi
-from test_learned_boundaries import save
-from test_volume_training import cells
+from test_learned_boundaries import SHAPE, save, write_cells
 
 from emlib import threads
 from emlib.errors import UserError
@@ -26,7 +25,6 @@ from emlib.stages.synapse_direction import leave_direction_open, sender_and_rece
 from emlib.stages.synapses import SynapseSettings, find_candidates
 
 ISOTROPIC, SERIAL = (10.0, 10.0, 10.0), (50.0, 5.0, 5.0)
-SHAPE = (12, 48, 40)
 
 
 def stripes(shape, width):
@@ -251,11 +249,7 @@ def test_candidates_of_dark_densities_leave_it_open_as_well():
 
 @pytest.fixture(scope="module")
 def em(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("em")
-    labels, grey = cells(SHAPE, 8)
-    tifffile.imwrite(folder / "em.tif", grey)
-    tifffile.imwrite(folder / "labels.tif", labels)
-    return folder / "em.tif"
+    return write_cells(tmp_path_factory.mktemp("em"))
 
 
 LOW = ["--set", "synapses.experts.min_area_nm2=0", "synapses.experts.min_probability=0.3"]
@@ -389,20 +383,8 @@ def test_a_rebuilt_graph_finds_its_synapses_on_the_same_map(pipeline, em, tmp_pa
 
 def test_an_undirected_run_says_so_everywhere(pipeline, tmp_path):
     out = tmp_path / "out"
-    argv = [
-        "--dataset",
-        "sample://phantom",
-        "--cutout",
-        96,
-        96,
-        8,
-        "--outdir",
-        out,
-        "--undirected",
-        "--min_score",
-        0.01,
-    ]
-    code, _, err = pipeline(*argv)
+    argv = ["--dataset", "sample://phantom", "--cutout", 96, 96, 8, "--undirected", "--min_score", 0.01]
+    code, _, err = pipeline(*argv, "--outdir", out, figures=True)
     assert code == 0, err
     for name in ("synapse_candidates", "graph_edges", "graph_node_stats"):
         assert "direction" in pd.read_csv(out / "tables" / f"{name}.csv")

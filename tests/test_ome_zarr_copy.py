@@ -135,8 +135,8 @@ def test_what_cannot_be_copied_is_one_line(tmp_path, target, settings, told):
         copy_to_zarr(source, tmp_path / target, settings)
 
 
-def test_the_script_copies_from_a_server(server, tmp_path, run_script):
-    done = run_script("fetch_data.py", URI, "--zarr", tmp_path / "em.zarr", cwd=tmp_path)
+def test_the_script_copies_from_a_server(server, tmp_path, call_script):
+    done = call_script("fetch_data.py", URI, "--zarr", tmp_path / "em.zarr", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"written: {tmp_path / 'em.zarr'}" in done.stdout
     assert np.array_equal(open_volume(tmp_path / "em.zarr").read(BOX), ARRAY)
@@ -170,7 +170,7 @@ def test_the_script_killed_in_the_middle_goes_on(tmp_path, run_script):
         (["--zarr", "x.zarr"], "name what to put in place"),
     ],
 )
-def test_flags_that_do_not_fit_are_one_line(tmp_path, run_script, flags, told):
-    done = run_script("fetch_data.py", *flags, cwd=tmp_path)
+def test_flags_that_do_not_fit_are_one_line(tmp_path, call_script, flags, told):
+    done = call_script("fetch_data.py", *flags, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert told in done.stderr

@@ -108,9 +108,9 @@ def test_the_run_is_on_record(finished):
     assert (outdir / "runs" / f"{record['run_id']}_config.json").is_file()
 
 
-def test_the_same_command_gives_the_same_bytes(finished, tmp_path, run_script):
+def test_the_same_command_gives_the_same_bytes(finished, tmp_path, pipeline):
     outdir, _ = finished
-    assert run_script("run_pipeline.py", *SMALL, "--outdir", tmp_path / "again").returncode == 0
+    assert pipeline(*SMALL, "--outdir", tmp_path / "again")[0] == 0
     for folder in ("data", "tables"):
         names = sorted(path.name for path in (outdir / folder).iterdir())
         assert names == sorted(path.name for path in (tmp_path / "again" / folder).iterdir())
@@ -127,12 +127,14 @@ def test_another_number_of_threads_gives_the_same_bytes(finished, tmp_path, run_
         assert (outdir / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
 
 
-def test_the_laptop_command_without_network_uses_the_phantom_and_says_so(tmp_path, run_script):
+def test_the_laptop_command_without_network_uses_the_phantom_and_says_so(tmp_path, pipeline, monkeypatch):
+    for name, value in NO_NETWORK.items():
+        monkeypatch.setenv(name, value)
     command = ["--preset", "safe8gb", "--save_minimal", "--aligned_dtype", "float16"]
-    done = run_script("run_pipeline.py", *command, "--outdir", tmp_path, env=NO_NETWORK)
-    assert done.returncode == 0, done.stderr
-    assert "THIS RUN USES THE SYNTHETIC PHANTOM INSTEAD" in done.stderr
-    assert "SYNTHETIC PHANTOM, NOT REAL DATA" in done.stdout
+    code, out, err = pipeline(*command, "--outdir", tmp_path)
+    assert code == 0, err
+    assert "THIS RUN USES THE SYNTHETIC PHANTOM INSTEAD" in err
+    assert "SYNTHETIC PHANTOM, NOT REAL DATA" in out
     aligned = np.load(tmp_path / "data/em_aligned_float16_zyx.npy")
     assert aligned.shape == (48, 192, 192) and aligned.dtype == np.float16
     for absent in ("em_cutout_u8_zyx", "em_preprocessed_f32_zyx", "boundaries_f16_zyx"):
@@ -149,13 +151,13 @@ def test_the_laptop_command_without_network_uses_the_phantom_and_says_so(tmp_pat
     assert "SYNTHETIC PHANTOM" in (tmp_path / "report.html").read_text()
 
 
-def test_without_fallback_an_unreachable_network_is_an_error(tmp_path, run_script):
-    done = run_script("run_pipeline.py", "--no-fallback", "--outdir", tmp_path, env=NO_NETWORK)
+def test_without_fallback_an_unreachable_network_is_an_error(tmp_path, call_script):
+    done = call_script("run_pipeline.py", "--no-fallback", "--outdir", tmp_path, env=NO_NETWORK)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "cannot be reached" in done.stderr and row(tmp_path)["status"] == "failed"
 
 
-def test_a_4xx_never_falls_back(tmp_path, run_script):
+def test_a_4xx_never_falls_back(tmp_path, call_script):
     code = (
         "import http.server, threading\n"
         "class Refuse(http.server.BaseHTTPRequestHandler):\n"
@@ -167,7 +169,7 @@ def test_a_4xx_never_falls_back(tmp_path, run_script):
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         host = f"127.0.0.1:{server.stdout.readline().strip()}"
-        done = run_script("run_pipeline.py", "--outdir", tmp_path, env={**NO_NETWORK, "INTERN_HOST": host})
+        done = call_script("run_pipeline.py", "--outdir", tmp_path, env={**NO_NETWORK, "INTERN_HOST": host})
     finally:
         server.kill()
     assert done.returncode == 2 and "404" in done.stderr and "PHANTOM" not in done.stderr
@@ -275,7 +277,8 @@ def test_a_black_section_survives(pipeline, tmp_path):
     em = stack((12, 80, 80))
     em[5] = 0
     write_tiff(tmp_path / "em.tif", em, (40, 8, 8))
-    assert pipeline("--dataset", tmp_path / "em.tif", "--outdir", tmp_path / "out", "--quiet")[0] == 0
+    flags = ("--dataset", tmp_path / "em.tif", "--outdir", tmp_path / "out", "--quiet")
+    assert pipeline(*flags, figures=True)[0] == 0
     labels = np.load(tmp_path / "out/data/neurite_labels_i32_zyx.npy")
     assert not labels[5].any() and labels[4].any()
 
@@ -373,22 +376,22 @@ def test_help_and_version(run_script):
     assert run_script("run_pipeline.py", "--version").stdout.startswith("emlib ")
 
 
-def test_list_settings(run_script):
-    lines = run_script("run_pipeline.py", "--list_settings", "--min_score", "0.3").stdout.splitlines()
+def test_list_settings(call_script):
+    lines = call_script("run_pipeline.py", "--list_settings", "--min_score", "0.3").stdout.splitlines()
     assert "graph.min_score=0.3" in lines and any(line.startswith("segment.multicut.bias=") for line in lines)
 
 
 @pytest.mark.slow
-def test_fetch_data_writes_a_phantom_that_the_pipeline_scores(tmp_path, run_script):
+def test_fetch_data_writes_a_phantom_that_the_pipeline_scores(tmp_path, call_script):
     folder = tmp_path / "phantom"
-    done = run_script("fetch_data.py", "phantom", "--shape", 80, 72, 10, "--voxel_size", 40, 8, 8, "--output", folder)
+    done = call_script("fetch_data.py", "phantom", "--shape", 80, 72, 10, "--voxel_size", 40, 8, 8, "--output", folder)
     assert done.returncode == 0, done.stderr
     command = ["--dataset", folder / "em_u8_zyx.tif", "--truth", folder / "neurites_i32_zyx.tif", "--outdir", tmp_path]
-    done = run_script("run_pipeline.py", *command)
+    done = call_script("run_pipeline.py", *command)
     assert done.returncode == 0 and "against truth: VOI" in done.stdout, done.stderr
     assert np.load(tmp_path / "data/neurite_labels_i32_zyx.npy").shape == (10, 72, 80)
     assert json.loads((tmp_path / "data/neurite_labels_i32_zyx.json").read_text())["voxel_size_nm"] == [40, 8, 8]
-    wrong = run_script("fetch_data.py", "phantom", "--shape", 4, 4, 4, "--output", folder)
+    wrong = call_script("fetch_data.py", "phantom", "--shape", 4, 4, 4, "--output", folder)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
 
 
@@ -403,7 +406,7 @@ def phantom_files(tmp_path_factory):
     return folder
 
 
-def evaluated(run_script, kind, run, outdir, *more):
+def evaluated(call_script, kind, run, outdir, *more):
     """Scores that evaluate.py gives for the tables and labels of a run."""
     pair = {
         "synapses": ("synapse_candidates", "truth_synapses"),
@@ -414,31 +417,31 @@ def evaluated(run_script, kind, run, outdir, *more):
         for flag, name in zip(("--pred", "--truth"), pair, strict=True)
         for item in (flag, run / f"tables/{name}.csv")
     ]
-    done = run_script("evaluate.py", kind, *tables, "--outdir", outdir, *more)
+    done = call_script("evaluate.py", kind, *tables, "--outdir", outdir, *more)
     assert done.returncode == 0, done.stderr
     scores = json.loads((outdir / f"tables/evaluate_{kind}.json").read_text())
     return {name: scores[name] for name in scores if name not in ("inputs", "settings", "versions")}
 
 
-def test_a_run_scores_as_evaluate_does(tmp_path, run_script):
+def test_a_run_scores_as_evaluate_does(tmp_path, pipeline, call_script):
     """On the artefacts of a run on the phantom, evaluate.py gives the figures of scores.json."""
     run = tmp_path / "run"
     command = ["--dataset", "sample://phantom", "--cutout", 96, 96, 16, "--outdir", run]
-    done = run_script("run_pipeline.py", *command)
-    assert done.returncode == 0, done.stderr
+    code, out, err = pipeline(*command)
+    assert code == 0, err
     scores = json.loads((run / "tables/scores.json").read_text())
     labels = ["--pred_labels", run / "data/neurite_labels_i32_zyx.npy"]
     labels += ["--truth_labels", run / "data/truth_neurites_i32_zyx.npy"]
-    assert evaluated(run_script, "synapses", run, tmp_path, *labels, "--min_score", "0.10") == scores["synapses"]
-    assert evaluated(run_script, "graph", run, tmp_path, *labels) == scores["graph"]
+    assert evaluated(call_script, "synapses", run, tmp_path, *labels, "--min_score", "0.10") == scores["synapses"]
+    assert evaluated(call_script, "graph", run, tmp_path, *labels) == scores["graph"]
     assert scores["synapses"]["truth"] == scores["graph"]["truth"] == 1 and scores["synapses"]["predicted"] > 0
-    line = next(line for line in done.stdout.splitlines() if line.startswith("graph: edge precision"))
+    line = next(line for line in out.splitlines() if line.startswith("graph: edge precision"))
     assert f"F1 {scores['graph']['f1']:.2f} (chance" in line
     report = (run / "report.html").read_text()
     assert "Graph against truth" in report and "Synapses against truth" in report
 
 
-def test_true_synapses_of_a_file_score_synapses_and_graph(pipeline, phantom_files, tmp_path, run_script):
+def test_true_synapses_of_a_file_score_synapses_and_graph(pipeline, phantom_files, tmp_path, call_script):
     """With the true neurites for a segmentation, a synapse found at the right place has the right neurites."""
     truth = phantom_files / "neurites_i32_zyx.tif"
     command = ["--dataset", phantom_files / "em_u8_zyx.tif", "--labels", truth, "--truth", truth, "--no_align"]
@@ -456,8 +459,8 @@ def test_true_synapses_of_a_file_score_synapses_and_graph(pipeline, phantom_file
     assert scores["graph"]["truth"] == len(true[["pre_id", "post_id"]].drop_duplicates())
     assert "graph: edge precision" in out and "synapses: precision" in out
     labels = ["--pred_labels", run / "data/neurite_labels_i32_zyx.npy", "--truth_labels", truth]
-    assert evaluated(run_script, "synapses", run, tmp_path, *labels, "--min_score", 0.01) == scores["synapses"]
-    assert evaluated(run_script, "graph", run, tmp_path, *labels) == scores["graph"]
+    assert evaluated(call_script, "synapses", run, tmp_path, *labels, "--min_score", 0.01) == scores["synapses"]
+    assert evaluated(call_script, "graph", run, tmp_path, *labels) == scores["graph"]
 
 
 def test_true_synapses_are_cut_and_moved_like_the_truth(pipeline, phantom_files, tmp_path):

@@ -14,11 +14,11 @@ CUTOUT = ["--cutout", "40", "30", "8", "--offset", "0", "0", "0", "--until", "pr
 
 
 @pytest.fixture
-def call(run_script, tmp_path):
+def call(call_script, tmp_path):
     """Return a function that runs the pipeline against a server on loopback, and that server."""
     with running() as server:
         known = {"INTERN_PROTOCOL": "http", "INTERN_HOST": server.host, "INTERN_TOKEN": TOKEN, "HOME": str(tmp_path)}
-        yield lambda *args: run_script("run_pipeline.py", *args, "--outdir", tmp_path / "out", env=known), server
+        yield lambda *args: call_script("run_pipeline.py", *args, "--outdir", tmp_path / "out", env=known), server
 
 
 def sidecar(folder):

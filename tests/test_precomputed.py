@@ -243,9 +243,13 @@ def test_a_missing_chunk_is_an_error_unless_it_may_be_empty(tmp_path, served, re
     name = f"precomputed://{served[0] if remote else tmp_path}/em"
     with pytest.raises(UserError, match=r"a chunk is missing \(.*0-64_0-64_0-11.*--fill_missing"):
         open_volume(name).read(whole(array.shape))
-    filled = open_volume(name, fill_missing=True).read(whole(array.shape))
-    assert not filled[:, :64, :64].any()
-    assert np.array_equal(filled[:, 64:], array[:, 64:])
+    lines = []
+    source = open_volume(name, fill_missing=True, note=lines.append)
+    for _ in range(2):
+        filled = source.read(whole(array.shape))
+        assert not filled[:, :64, :64].any()
+        assert np.array_equal(filled[:, 64:], array[:, 64:])
+    assert len(lines) == 1 and "chunks are missing" in lines[0] and "0-64_0-64_0-11" in lines[0]
 
 
 @pytest.mark.parametrize("encoding", ["raw", "compressed_segmentation"])
@@ -300,8 +304,9 @@ def test_the_pipeline_reads_a_volume_from_a_server(tmp_path, served, pipeline):
     code, _, err = pipeline("--dataset", name, *box, "--outdir", tmp_path / "c")
     assert (code, err.count("\n")) == (2, 1)
     assert "a chunk is missing" in err and "--fill_missing" in err
-    code, _, err = pipeline("--dataset", name, *box, "--outdir", tmp_path / "d", "--fill_missing")
+    code, out, err = pipeline("--dataset", name, *box, "--outdir", tmp_path / "d", "--fill_missing")
     assert code == 0, err
+    assert "chunks are missing" in out + err
 
 
 def test_a_lost_chunk_of_a_zarr_ends_the_pipeline_or_is_stated(tmp_path, pipeline):

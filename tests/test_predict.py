@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -22,8 +21,6 @@ from emlib.learn.models.checkpoint import load_checkpoint, save_checkpoint
 from emlib.learn.normalisation import Normalisation
 from emlib.learn.prediction import onnx_file
 from emlib.learn.tiles import TileSettings
-from emlib.runs import cli
-from emlib.threads import get_threads, set_threads
 from emlib.volumes.hdf5 import write_hdf5
 from emlib.volumes.ome_zarr import open_zarr, write_ome_zarr
 from emlib.volumes.open import open_volume
@@ -65,24 +62,14 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def call(capfd, monkeypatch):
-    """Return a function that runs the script's main in this process and gives (exit code, stdout, stderr)."""
-    main = runpy.run_path(str(ROOT / "predict.py"))["main"]
-    threads, torch_threads = get_threads(), torch.get_num_threads()
+def call(call_script):
+    """Return a function that runs the script in this process and gives (exit code, stdout, stderr)."""
 
     def run(*argv):
-        argv = [str(a) for a in argv]
-        monkeypatch.setattr(sys, "argv", ["predict.py", *argv])
-        try:
-            code = cli.run(lambda: main(argv), outdir="--output")
-        except SystemExit as stop:
-            code = stop.code
-        out = capfd.readouterr()
-        return code, out.out, out.err
+        done = call_script("predict.py", *argv)
+        return done.returncode, done.stdout, done.stderr
 
-    yield run
-    set_threads(threads)
-    torch.set_num_threads(torch_threads)
+    return run
 
 
 def refused(call, *argv):

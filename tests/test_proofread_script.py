@@ -42,17 +42,17 @@ def test_replay_gives_identical_files(edited, run_script):
     assert {path: path.read_bytes() for path in saved} == saved
 
 
-def test_replay_on_named_labels_into_another_folder(edited, run_script, tmp_path):
+def test_replay_on_named_labels_into_another_folder(edited, call_script, tmp_path):
     run, labels, _ = edited
     given = ["--labels", run / "data/neurite_labels_i32_zyx.npy", "--outdir", tmp_path / "new", "--quiet"]
-    done = run_script(SCRIPT, "--replay", run / FILE, *given)
+    done = call_script(SCRIPT, "--replay", run / FILE, *given)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert np.array_equal(np.load(tmp_path / "new/data/neurite_labels_corrected_i32_zyx.npy"), labels)
 
 
-def test_export_is_the_journal_as_a_table(edited, run_script):
+def test_export_is_the_journal_as_a_table(edited, call_script):
     run, _, _ = edited
-    done = run_script(SCRIPT, "--export", "csv", "--outdir", run)
+    done = call_script(SCRIPT, "--export", "csv", "--outdir", run)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert done.returncode == 0 and [row["operation"] for row in rows] == [
         *("merge", "delete", "undo", "accept_section", "name_neurite", "flip_synapse")
@@ -72,9 +72,9 @@ def test_export_is_the_journal_as_a_table(edited, run_script):
         (["--replay", "x", "--export", "csv"], "not allowed with argument"),
     ],
 )
-def test_one_line_and_exit_code_2(edited, run_script, tmp_path, flags, message):
+def test_one_line_and_exit_code_2(edited, call_script, tmp_path, flags, message):
     flags = [flag.format(run=edited[0]) for flag in flags]
-    done = run_script(SCRIPT, *flags, cwd=tmp_path, env={"DISPLAY": "", "WAYLAND_DISPLAY": ""})
+    done = call_script(SCRIPT, *flags, cwd=tmp_path, env={"DISPLAY": "", "WAYLAND_DISPLAY": ""})
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
 

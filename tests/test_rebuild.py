@@ -34,6 +34,13 @@ def finished(tmp_path_factory):
     return outdir
 
 
+@pytest.fixture(autouse=True)
+def few_figures(request, monkeypatch, finished):
+    """Those that any run has take most of the time; the tests of the report and of figure 1 draw them."""
+    if not any(word in request.node.name for word in ("report", "figure")):
+        monkeypatch.setattr("emlib.publish.run_report._figures", lambda run: ())
+
+
 @pytest.fixture
 def run(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
@@ -67,7 +74,7 @@ def test_the_runs_own_labels_give_its_own_tables_byte_for_byte(run):
     assert again.kept == rebuilt.kept and tables(run) == after  # equal commands, equal bytes, no second copy
 
 
-def test_a_merge_is_in_the_graph_the_comparison_and_the_report(run):
+def test_a_merge_is_in_the_graph_the_comparison_and_the_report(run, monkeypatch):
     original = tables(run)
     keep, gone = merged(run)
     rebuilt = rebuild(RebuildSettings(), run, quiet=True)  # the corrected labels are the newest
@@ -91,6 +98,7 @@ def test_a_merge_is_in_the_graph_the_comparison_and_the_report(run):
     own = run / "rebuilt/00_baseline/tables"
     assert all((own / name).read_bytes() == content for name, content in original.items())
     assert own_file(run, CANDIDATES).read_bytes() == original["synapse_candidates.csv"]
+    monkeypatch.setattr("emlib.publish.run_report._figures", lambda run: ())
     rebuild(RebuildSettings(str(run / "data/neurite_labels_i32_zyx.npy")), run, quiet=True)
     assert {name: tables(run)[name] for name in original} == original
     assert (run / "rebuilt/02_baseline/report.html").is_file()
@@ -194,17 +202,17 @@ def test_the_newest_labels_are_the_default(tmp_path):
     assert newest_labels(tmp_path).stem == names[1]
 
 
-def test_the_script_says_what_changed(run, run_script):
+def test_the_script_says_what_changed(run, call_script):
     merged(run)
-    done = run_script(SCRIPT, "--outdir", run)
+    done = call_script(SCRIPT, "--outdir", run)
     assert done.returncode == 0, done.stderr
     for words in ("(1 merged)", "VOI between the labels", "1 inside one neurite now", "against truth: VOI"):
         assert words in done.stdout
     assert done.stdout.splitlines()[-1] == f"written: {run / 'report.html'}"
 
 
-def test_a_missing_run_is_one_line(tmp_path, run_script):
-    done = run_script(SCRIPT, "--outdir", tmp_path / "nowhere")
+def test_a_missing_run_is_one_line(tmp_path, call_script):
+    done = call_script(SCRIPT, "--outdir", tmp_path / "nowhere")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "no such folder; run run_pipeline.py" in done.stderr and not (tmp_path / "nowhere").exists()
 

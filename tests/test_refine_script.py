@@ -58,10 +58,10 @@ def test_the_run_log_has_an_entry(trained):
     assert {"learn", "classify", "edges", "segment"} <= set(json.loads(stages))
 
 
-def test_equal_commands_give_equal_bytes(trained, tmp_path, run_script):
+def test_equal_commands_give_equal_bytes(trained, tmp_path, call_script):
     folder, _, _ = trained
     write_corrected_run(tmp_path, synthetic="SYNTHETIC PHANTOM: a test")
-    assert run_script(SCRIPT, "--outdir", tmp_path, "--edges", *QUICK[:-1], 2).returncode == 0
+    assert call_script(SCRIPT, "--outdir", tmp_path, "--edges", *QUICK[:-1], 2).returncode == 0
     for name in (f"data/{LABELS}.npy", "tables/refine_rf_importance.csv", "tables/refine_rf_validation.json"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     models = [read_model(path / "data" / "refine_rf_model.npz")[0]["edges"] for path in (folder, tmp_path)]
@@ -69,17 +69,17 @@ def test_equal_commands_give_equal_bytes(trained, tmp_path, run_script):
 
 
 @pytest.mark.slow
-def test_a_model_can_be_applied_to_another_run(trained, tmp_path, run_script):
+def test_a_model_can_be_applied_to_another_run(trained, tmp_path, call_script):
     folder, _, _ = trained
     write_run(tmp_path, blobs((5, 40, 40), 12, seed=4, background=0.0))
     model = folder / "data" / "refine_rf_model.npz"
-    done = run_script(SCRIPT, "--outdir", tmp_path, "--model", model, "--threads", 1)
+    done = call_script(SCRIPT, "--outdir", tmp_path, "--model", model, "--threads", 1)
     assert done.returncode == 0, done.stderr
     assert "with its edge forest" in done.stdout
     assert np.load(tmp_path / "data" / f"{LABELS}.npy").shape == (5, 40, 40)
-    done = run_script(SCRIPT, "--outdir", tmp_path, "--model", model, "--voxel_size", 10, 10, 10)
+    done = call_script(SCRIPT, "--outdir", tmp_path, "--model", model, "--voxel_size", 10, 10, 10)
     assert_refused(done, "was trained on other features: 18")
-    assert_refused(run_script(SCRIPT, "--outdir", tmp_path, "--model", model, "--edges"), "leave out --slices")
+    assert_refused(call_script(SCRIPT, "--outdir", tmp_path, "--model", model, "--edges"), "leave out --slices")
 
 
 def assert_refused(done, message):
@@ -87,35 +87,34 @@ def assert_refused(done, message):
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 
-def test_one_section_is_enough_and_a_damaged_one_is_left_out(tmp_path, run_script):
+def test_one_section_is_enough_and_a_damaged_one_is_left_out(tmp_path, call_script):
     write_corrected_run(tmp_path)
     em = np.load(tmp_path / "data" / "em_aligned_float32_zyx.npy")
     em[2] = 0.5
     Outputs(tmp_path).array("em_aligned_float32_zyx", em, "em", voxel_size_nm=VOXEL)
-    done = run_script(SCRIPT, "--outdir", tmp_path, "--slices", 4, "--classifier", "hgb", *QUICK)
+    done = call_script(SCRIPT, "--outdir", tmp_path, "--slices", 4, "--classifier", "hgb", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "no section to hold out" in done.stdout and "none to hold out" in done.stderr
     found = np.load(tmp_path / "data" / f"{LABELS}.npy")
     assert not found[2].any() and found[[0, 1, 3, 4, 5, 6, 7]].all()
     assert_refused(
-        run_script(SCRIPT, "--outdir", tmp_path, "--slices", 2, *QUICK), "section 2 holds a single grey value"
+        call_script(SCRIPT, "--outdir", tmp_path, "--slices", 2, *QUICK), "section 2 holds a single grey value"
     )
 
 
-@pytest.mark.slow
-def test_mistakes_are_told_in_one_line(tmp_path, run_script):
-    assert_refused(run_script(SCRIPT, "--outdir", tmp_path / "none"), "there is no run in")
+def test_mistakes_are_told_in_one_line(tmp_path, call_script):
+    assert_refused(call_script(SCRIPT, "--outdir", tmp_path / "none"), "there is no run in")
     write_corrected_run(tmp_path, slices=[])
-    assert_refused(run_script(SCRIPT, "--outdir", tmp_path), "there are no corrected sections")
-    assert_refused(run_script(SCRIPT, "--outdir", tmp_path, "--slices", 1, 8), "there is no section 8")
+    assert_refused(call_script(SCRIPT, "--outdir", tmp_path), "there are no corrected sections")
+    assert_refused(call_script(SCRIPT, "--outdir", tmp_path, "--slices", 1, 8), "there is no section 8")
     (tmp_path / "data" / "model.npz").write_bytes(b"PK")
-    done = run_script(SCRIPT, "--outdir", tmp_path, "--model", tmp_path / "data" / "model.npz")
+    done = call_script(SCRIPT, "--outdir", tmp_path, "--model", tmp_path / "data" / "model.npz")
     assert_refused(done, "is no model that train_refine_rf.py wrote")
-    assert_refused(run_script(SCRIPT, "--outdir", tmp_path, "--set", "forest.tree=3"), "there is no 'tree'")
+    assert_refused(call_script(SCRIPT, "--outdir", tmp_path, "--set", "forest.tree=3"), "there is no 'tree'")
 
 
-def test_settings_are_listed(run_script):
-    done = run_script(SCRIPT, "--list_settings")
+def test_settings_are_listed(call_script):
+    done = call_script(SCRIPT, "--list_settings")
     assert "examples.band_px=2" in done.stdout and "edges.bias=" in done.stdout
 
 

@@ -22,12 +22,13 @@ from emlib.refine.unet.figure_history import figure_history
 from emlib.refine.unet.loss import WeightedLoss
 from emlib.refine.unet.patches import SelftrainBatches
 from emlib.refine.unet.pseudo import corrected_targets, learnt_axes, pseudo_targets
-from emlib.refine.unet.selftrain import Start, selftrain
+from emlib.refine.unet.selftrain import Conduct, Start, selftrain
 from emlib.refine.unet.settings import PRESETS, SelftrainSettings, check_settings
 from emlib.refine.unet.teacher import Teacher
 from emlib.threads import get_threads, set_threads
 
 UNKNOWN = 255
+CPU = Conduct(device="cpu")
 CUBES, SLABS = (10.0, 10.0, 10.0), (40.0, 8.0, 8.0)
 QUICK = SelftrainSettings(
     widths=(4, 6),
@@ -243,7 +244,7 @@ def weights(path):
 def test_a_resumed_training_ends_as_one_that_was_not_interrupted(tmp_path, monkeypatch):
     """Interrupted after new pseudo-labels were made, so that it must go on with those."""
     whole = TrainPaths(tmp_path / "whole" / "model.pth")
-    made = selftrain(start(), QUICK, whole, device="cpu")
+    made = selftrain(start(), QUICK, whole, CPU)
     assert made.training.ended == "all epochs" and made.labels.shape == made.boundaries.shape == (6, 40, 44)
     assert (
         made.labels.dtype == np.int32 and made.labels.min() == 1 and not (whole.folder / "pseudo_labels.npz").exists()
@@ -257,10 +258,10 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(tmp_path, monke
         return usual(self, epoch, step)
 
     monkeypatch.setattr(SelftrainBatches, "batch", interrupting)
-    stopped = selftrain(start(), QUICK, parts, device="cpu")
+    stopped = selftrain(start(), QUICK, parts, CPU)
     assert stopped.training.interrupted and stopped.labels is None and (parts.folder / "pseudo_labels.npz").exists()
     monkeypatch.setattr(SelftrainBatches, "batch", usual)
-    ended = selftrain(start(), QUICK, parts, device="cpu", resume=load_checkpoint(parts.last).training)
+    ended = selftrain(start(), QUICK, parts, CPU, resume=load_checkpoint(parts.last).training)
     assert np.array_equal(ended.labels, made.labels) and np.array_equal(ended.boundaries, made.boundaries)
     one, two = weights(whole.last), weights(parts.last)
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -268,7 +269,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(tmp_path, monke
 
 @pytest.mark.parametrize(("voxel", "corrected"), [(CUBES, (1, 4)), (SLABS, (3,)), (SLABS, None)])
 def test_every_kind_of_volume_is_learnt_from(tmp_path, voxel, corrected):
-    made = selftrain(start(voxel, corrected), replace(QUICK, epochs=1), TrainPaths(tmp_path / "m.pth"), device="cpu")
+    made = selftrain(start(voxel, corrected), replace(QUICK, epochs=1), TrainPaths(tmp_path / "m.pth"), CPU)
     assert made.training.epochs == 1 and 0 <= made.boundaries.min() and made.boundaries.max() <= 1
     assert 0 <= made.training.best["auc"] <= 1
 
@@ -277,14 +278,14 @@ def test_it_stops_when_agreement_falls(tmp_path, monkeypatch):
     falling = iter([0.5, 0.9, 0.8, 0.7, 0.6])
     monkeypatch.setattr(Agreement, "__call__", lambda self, model: {"iou": next(falling), "dice": 0.0, "auc": 0.5})
     settings = replace(QUICK, epochs=5, patience=2, renew_every=0)
-    made = selftrain(start(), settings, TrainPaths(tmp_path / "m.pth"), device="cpu")
+    made = selftrain(start(), settings, TrainPaths(tmp_path / "m.pth"), CPU)
     assert made.training.ended == "patience" and made.training.epochs == 4 and made.training.best["epoch"] == 2
 
 
 def test_it_learns_what_can_be_learnt(tmp_path):
     """The EM is the truth with noise: a few steps tell boundary from neurite on what is held out."""
     settings = replace(QUICK, epochs=6, steps=20, batch_size=4, renew_every=3, lr=0.01)
-    made = selftrain(start(), settings, TrainPaths(tmp_path / "m.pth"), device="cpu")
+    made = selftrain(start(), settings, TrainPaths(tmp_path / "m.pth"), CPU)
     assert made.training.best["auc"] > 0.9
 
 

@@ -208,7 +208,7 @@ def test_classes_that_a_section_does_not_hold_are_not_drawn(call, tmp_path):
     drawing = scored_sections.ScoredSections(run.loaded, sections, NAMES, 0.5, Outputs(run.out), None, False)
     with (
         mock.patch.object(scored_sections, "figure_masks") as drawn,
-        mock.patch.object(scored_sections, "save_figure", lambda *a: []),
+        mock.patch.object(scored_sections, "put_figure", lambda *a: []),
     ):
         drawing._draw(np.zeros((8, 8), np.uint8), masks, "00")
     assert [list(args[1]) for args, _ in drawn.call_args_list] == [["vesicle"]]

@@ -120,12 +120,12 @@ def test_the_command_writes_what_it_promises(data, run_script):
     assert sections["section"].tolist() == ["00", "03"] * 2
 
 
-def test_one_line_and_code_2_for_a_mistake(data, run_script):
-    done = run_script(
+def test_one_line_and_code_2_for_a_mistake(data, call_script):
+    done = call_script(
         "test.py", "--data_root", data / "data", "--domain", "my-tisue", "--model_path", data / "model.pth"
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "my-tissue" in done.stderr
-    done = run_script("test.py", "--domain", "x", "--model_path", "y", "--threshold", "0")
+    done = call_script("test.py", "--domain", "x", "--model_path", "y", "--threshold", "0")
     assert done.returncode == 2 and "must be above 0" in done.stderr
 
 
@@ -200,12 +200,12 @@ def test_cuda_where_there_is_none(data, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quiet", [False, True])
-def test_warnings_come_at_once_and_also_with_quiet(data, run_script, quiet):
+def test_warnings_come_at_once_and_also_with_quiet(data, call_script, quiet):
     for path in (data / "data/my-tissue/test/mitochondria").glob("*.png"):
         save(path, np.zeros(np.asarray(Image.open(path)).shape, bool))
     arguments = ["--data_root", data / "data", "--domain", "my-tissue", "--model_path", data / "model.pth"]
     arguments += ["--voxel_size", 50, 8, 8, "--device", "cpu", "--bootstrap", 5, "--outdir", data / "out"]
-    done = run_script("test.py", *arguments, "--threads", 1, *["--quiet"] * quiet)
+    done = call_script("test.py", *arguments, "--threads", 1, *["--quiet"] * quiet)
     assert done.returncode == 0
     said = done.stderr.splitlines()
     assert sum(line.startswith("warning: the model was trained on voxels") for line in said) == 1

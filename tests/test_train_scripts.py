@@ -1,6 +1,5 @@
 """``train.py`` and ``single_org_train.py`` as a user runs them, on a tiny domain made here."""
 
-import runpy
 import signal
 import subprocess
 import sys
@@ -13,8 +12,6 @@ import yaml
 from PIL import Image
 
 from emlib.learn.models.checkpoint import load_checkpoint
-from emlib.runs import cli
-from emlib.threads import get_threads, set_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 48
@@ -40,24 +37,27 @@ def data_root(tmp_path_factory):
     return root
 
 
+@pytest.fixture(autouse=True)
+def few_figures(request, monkeypatch):
+    """They take longer than such a training; the first test looks at them."""
+    if "writes_a_model" not in request.node.name:
+        without_figures(monkeypatch)
+
+
+def without_figures(monkeypatch):
+    monkeypatch.setattr("emlib.learn.training.journal.save_figure", lambda figure, folder, name: [])
+    monkeypatch.setattr("emlib.learn.training.fit.write_contact_sheet", lambda *given: [])
+
+
 @pytest.fixture
-def call(capfd, monkeypatch):
-    """Return a function that runs a script's main in this process and gives (exit code, stdout, stderr)."""
-    threads, torch_threads = get_threads(), torch.get_num_threads()
+def call(call_script):
+    """Return a function that runs a script in this process and gives (exit code, stdout, stderr)."""
 
     def run(script, *argv):
-        argv = [str(a) for a in argv]
-        monkeypatch.setattr(sys, "argv", [script, *argv])
-        try:
-            code = cli.run(lambda: runpy.run_path(str(ROOT / script))["main"](argv))
-        except SystemExit as stop:
-            code = stop.code
-        out = capfd.readouterr()
-        return code, out.out, out.err
+        done = call_script(script, *argv)
+        return done.returncode, done.stdout, done.stderr
 
-    yield run
-    set_threads(threads)
-    torch.set_num_threads(torch_threads)
+    return run
 
 
 def flags(data_root, out, *more):
@@ -72,7 +72,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_train_writes_a_model_and_args_that_repeat_it(call, data_root, tmp_path):
+def test_train_writes_a_model_and_args_that_repeat_it(call, data_root, tmp_path, monkeypatch):
     out = tmp_path / "model.pth"
     code, said, err = call("train.py", *flags(data_root, out, "--epochs", 2, "--voxel_size", 50, 4.6, 4.6))
     assert (code, err) == (0, "")
@@ -88,6 +88,7 @@ def test_train_writes_a_model_and_args_that_repeat_it(call, data_root, tmp_path)
     args = yaml.safe_load((tmp_path / "model" / "args.yaml").read_text())
     assert args["lr"] == 1e-4 and args["epochs"] == 2 and args["domain"] == "tiny"
     again = tmp_path / "again.pth"
+    without_figures(monkeypatch)
     assert call("train.py", "--config", tmp_path / "model" / "args.yaml", "--out_path", again)[0] == 0
     assert again.read_bytes() == out.read_bytes()
 

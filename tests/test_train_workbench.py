@@ -215,9 +215,9 @@ def test_a_rate_far_from_the_preset_is_told_before_training(call, made, tmp_path
     )
 
 
-def test_a_place_that_cannot_be_written_names_out_path(run_script, made, tmp_path):
+def test_a_place_that_cannot_be_written_names_out_path(call_script, made, tmp_path):
     (tmp_path / "file").touch()
-    done = run_script(
+    done = call_script(
         "train.py", "--data_root", made, "--domain", "one", "--out_path", tmp_path / "file" / "m.pth", *SMALL
     )
     assert done.returncode == 2 and "choose another --out_path" in done.stderr and "--outdir" not in done.stderr

@@ -331,8 +331,8 @@ def test_a_port_in_use_is_one_line(run, run_script):
     assert f"--port {port} cannot be used: Address already in use" in done.stderr
 
 
-def test_no_run_is_one_line(tmp_path, run_script):
-    done = run_script("view.py", "--outdir", tmp_path / "x", "--no_browser")
+def test_no_run_is_one_line(tmp_path, call_script):
+    done = call_script("view.py", "--outdir", tmp_path / "x", "--no_browser")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "there is no run in" in done.stderr
 

@@ -211,14 +211,14 @@ def test_skeletons_of_a_large_volume_come_from_a_coarser_level(run, tmp_path, mo
 # ── the script ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_script_exports(run, tmp_path, run_script):
-    done = run_script("view.py", "--outdir", run[0], "--export", "cave", tmp_path / "cave", "--skeletons")
+def test_the_script_exports(run, tmp_path, call_script):
+    done = call_script("view.py", "--outdir", run[0], "--export", "cave", tmp_path / "cave", "--skeletons")
     assert done.returncode == 0, done.stderr
     assert f"written: {tmp_path / 'cave' / 'synapses.csv'}" in done.stdout
     assert list((run[0] / "data/skeletons").glob("*.swc"))
 
 
-def test_an_unknown_format_is_one_line(run, tmp_path, run_script):
-    done = run_script("view.py", "--outdir", run[0], "--export", "catmaid", tmp_path / "x")
+def test_an_unknown_format_is_one_line(run, tmp_path, call_script):
+    done = call_script("view.py", "--outdir", run[0], "--export", "catmaid", tmp_path / "x")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--export catmaid is not known; write precomputed, cave, neuprint" in done.stderr

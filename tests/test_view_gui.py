@@ -42,19 +42,24 @@ def colours(panel: np.ndarray) -> int:
     return len(np.unique((panel[vivid] // 32).astype(int), axis=0))
 
 
+def keep(name: str, png: bytes) -> None:
+    """Keep a picture for those who look at a run of the tests; also the last one of a page that never draws."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    (SCREENSHOTS / f"{name}.png").write_bytes(png)
+
+
 def watch(browser: Browser, name: str, seconds: float = 240) -> dict[str, np.ndarray]:
     """Wait until all four panels show colours and nothing changes any more; keep the picture."""
     end, before = time.monotonic() + seconds, b""
     while True:
         png = browser.screenshot()
+        keep(name, png)
         seen = panels(png)
         if png == before and all(colours(panel) > 5 for panel in seen.values()):
             break
         assert time.monotonic() < end, f"{ {k: colours(v) for k, v in seen.items()} }; {browser.failures()}"
         before = png
         time.sleep(2)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    (SCREENSHOTS / f"{name}.png").write_bytes(png)
     return seen
 
 
@@ -64,10 +69,10 @@ def watch_synapse(browser: Browser, seconds: float = 120) -> None:
     while not all(counts.values()) or not counts:
         assert time.monotonic() < end, f"{counts}; {browser.failures()}"
         png = browser.screenshot()
+        keep("view_synapse", png)
         seen = panels(png)["xy"]
         ends = {"sends": (255, 140, 0), "receives": (51, 191, 255)}
         counts = {name: int((np.abs(seen - colour).max(-1) < 12).sum()) for name, colour in ends.items()}
-    (SCREENSHOTS / "view_synapse.png").write_bytes(png)
 
 
 def wait_for(asked: list[str], *names: str, seconds: float = 60) -> None:

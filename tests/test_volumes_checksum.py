@@ -31,13 +31,13 @@ def em(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished(run_script, tmp_path_factory):
+def finished(pipeline, tmp_path_factory):
     """Flags for the volume, and the data of a run on it."""
     folder = tmp_path_factory.mktemp("finished")
     np.save(folder / "em.npy", noise((8, 48, 48)))
     flags = ["--dataset", folder / "em.npy", "--voxel_size", 40, 8, 8, "--cutout", 48, 48, 8, "--quiet"]
-    done = run_script("run_pipeline.py", *flags, "--until", "segment", "--outdir", folder / "out")
-    assert done.returncode == 0, done.stderr
+    code, _, err = pipeline(*flags, "--until", "segment", "--outdir", folder / "out")
+    assert code == 0, err
     return flags, folder / "out" / "data"
 
 
@@ -60,11 +60,11 @@ def test_a_flipped_byte_ends_a_run_in_one_line(flag, name, finished, pipeline, t
     assert pipeline(*command)[0] == 0
 
 
-def test_a_flipped_byte_ends_an_evaluation_in_one_line(finished, run_script, tmp_path):
+def test_a_flipped_byte_ends_an_evaluation_in_one_line(finished, call_script, tmp_path):
     truth = finished[1] / "neurite_labels_i32_zyx.npy"
     pred = Outputs(tmp_path).array("pred", np.load(truth), "labels")
     flip(pred)
-    done = run_script("evaluate.py", "segmentation", "--pred", pred, "--truth", truth, "--outdir", tmp_path / "out")
+    done = call_script("evaluate.py", "segmentation", "--pred", pred, "--truth", truth, "--outdir", tmp_path / "out")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"{pred} is not as it was written" in done.stderr
     assert not list((tmp_path / "out").rglob("*.csv"))
 

@@ -160,10 +160,10 @@ def test_damaged_masks(tmp_path, originals):
 
 
 @pytest.mark.parametrize("name", ["npy", "deflate", "sections", "hdf5"])
-def test_a_run_on_a_broken_file_leaves_nothing(tmp_path, originals, run_script, name):
+def test_a_run_on_a_broken_file_leaves_nothing(tmp_path, originals, call_script, name):
     path = copy_with(originals[name], tmp_path, (0.99, [("cut", 0.6, 0)]))
     out = tmp_path / "out"
-    run = run_script(
+    run = call_script(
         "run_pipeline.py", "--dataset", path, "--until", "cutout", "--voxel_size", 50, 4, 4, "--outdir", out
     )
     assert run.returncode == 2, run.stderr

@@ -11,11 +11,9 @@ import numpy as np
 from emlib.annotations.files import IMAGE_SUFFIXES, SPLITS, hidden, natural
 from emlib.annotations.shapes import Annotation
 from emlib.errors import UserError
+from emlib.volumes.image_file import TIFF, grey_of, open_with_pillow, read_tiff_image, tiff_image_shape
 from emlib.volumes.reading import reading
-from emlib.volumes.tiff import opened
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and ImageJ's weighted conversion have it
-SEPARATE = 2  # TIFF tag 284: one plane per colour
 GREY_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "1")
 
 
@@ -100,10 +98,8 @@ def image_size(path: Path | None, data: bytes | None, where: str) -> tuple[int, 
         If it cannot be read.
     """
     with reading(path or where):
-        if path is not None and path.suffix.lower() in (".tif", ".tiff"):
-            with opened(path) as tif:
-                page = tif.pages.first
-                return page.imagelength, page.imagewidth
+        if path is not None and path.suffix.lower() in TIFF:
+            return tiff_image_shape(path)
         with _pillow(path, data) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: lies on its side
             return (image.width, image.height) if turned else (image.height, image.width)
@@ -118,8 +114,8 @@ def read_image(path: Path | None, data: bytes | None, where: str) -> GreyImage:
         If it cannot be read, holds several images, or anything but 8 or 16 unsigned bits.
     """
     with reading(path or where):
-        if path is not None and path.suffix.lower() in (".tif", ".tiff"):
-            array = _read_tiff(path)
+        if path is not None and path.suffix.lower() in TIFF:
+            array = read_tiff_image(path, keep_palette=False)
         else:
             from PIL import ImageOps
 
@@ -143,28 +139,14 @@ def _to_grey(array: np.ndarray, where: object) -> GreyImage:
     colour = array[..., :3] if array.shape[-1] > 2 else array[..., :1]
     if (colour == colour[..., :1]).all():
         return GreyImage(np.ascontiguousarray(colour[..., 0]), "")
-    return GreyImage(np.rint(colour @ np.asarray(LUMA)).astype(array.dtype), "RGB converted to grey (BT.601 luma)")
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    with opened(path) as tif:
-        if len(tif.pages) > 1:
-            raise UserError(f"{path} holds {len(tif.pages)} images; save one section per file")
-        page = tif.pages.first
-        array = page.asarray()
-        if page.photometric.name == "PALETTE":
-            return np.moveaxis(page.colormap[:, array] >> 8, 0, -1).astype(np.uint8)
-        if array.ndim == 3 and page.planarconfig == SEPARATE:
-            return np.moveaxis(array, 0, -1)
-        return ~array if page.photometric.name == "MINISWHITE" and array.dtype.kind in "bu" else array
+    return GreyImage(grey_of(colour), "RGB converted to grey (BT.601 luma)")
 
 
 def _pillow(path: Path | None, data: bytes | None):
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
-    Image.MAX_IMAGE_PIXELS = None  # Pillow takes a 20 000 × 20 000 section for an attack
     try:
-        return Image.open(io.BytesIO(data) if path is None else path)
+        return open_with_pillow(io.BytesIO(data) if path is None else path)
     except UnidentifiedImageError as error:  # which names an object in memory where there is no file
         raise ValueError("the image is of no known kind") from error
 

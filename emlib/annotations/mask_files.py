@@ -12,11 +12,10 @@ from emlib.annotations.classes import CLASSES_FILE, Classes, read_classes
 from emlib.annotations.files import list_files, root_of
 from emlib.annotations.shapes import Source
 from emlib.errors import UserError
+from emlib.volumes.image_file import TIFF, open_with_pillow, read_tiff_image
 from emlib.volumes.reading import reading
-from emlib.volumes.tiff import opened
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # without loss: JPEG changes labels
-SEPARATE = 2  # TIFF tag 284: one plane per colour
 IMAGE_FOLDERS = ("raw", "images", "image", "img")
 _ENDING = re.compile(r"[_-](masks?|labels?|seg|gt|cp_masks)$", re.IGNORECASE)  # 00_masks.tif is of image 00
 
@@ -77,19 +76,9 @@ def read_pixels(path: Path, *, keep_palette: bool) -> np.ndarray:
         If it cannot be read, or holds several images.
     """
     with reading(path):
-        if path.suffix.lower() in (".tif", ".tiff"):
-            with opened(path) as tif:
-                if len(tif.pages) > 1:
-                    raise UserError(f"{path} holds {len(tif.pages)} images; save one section per file")
-                page = tif.pages.first
-                array = page.asarray()
-                if page.photometric.name == "PALETTE" and not keep_palette:
-                    return np.moveaxis(page.colormap[:, array] >> 8, 0, -1).astype(np.uint8)
-                return np.moveaxis(array, 0, -1) if array.ndim == 3 and page.planarconfig == SEPARATE else array
-        from PIL import Image
-
-        Image.MAX_IMAGE_PIXELS = None  # Pillow takes a 20 000 × 20 000 section for an attack
-        with Image.open(path) as image:
+        if path.suffix.lower() in TIFF:
+            return read_tiff_image(path, keep_palette=keep_palette, as_shown=False)
+        with open_with_pillow(path) as image:
             return np.asarray(image.convert("RGB") if image.mode == "P" and not keep_palette else image)
 
 

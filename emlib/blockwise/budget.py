@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emlib.blockwise import flood, intensity, seeds, synapses
-from emlib.blockwise.grid import Shape
+from emlib.blockwise import districts, flood, intensity, networks, seeds, synapses
+from emlib.blockwise.grid import Shape, sides
 from emlib.blockwise.partition import MOST_EDGES
 from emlib.blockwise.site import Site
 from emlib.errors import UserError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from emlib.pipeline.settings import StageSettings
 
 GB = 10**9
+MIB = 2**20
 BASE = 230 * 2**20  # interpreter and libraries, of each process; what follows is counted from the arrays that are held
 DASK = 60 * 2**20  # besides, of each process where Dask carries the blocks
 # Bytes of a voxel that a task sees (with its margin) or of a section, at the peak.
@@ -31,10 +33,36 @@ FLOOD = 36  # relief, its levels, seeds, fragments and the queue
 CONTACTS = 34
 SYNAPSES = 14  # of a layer with those that it looks at
 SYNAPSE_SECTION = 60
+PIECES, PIECES_SECTION = 7, 60  # of a layer; of a section whose pieces are widened
+NETWORK = 250 * MIB  # PyTorch and weights, of each process
+TILE_MARGIN = 96  # pixels, of both sides and up to the next multiple of 32
+SHOWN, PREDICTED, SHOWN_SECTION = 1, 6, 40  # of a window; for each map; of a section of it
 # In the process of the run, of the whole volume: fragments for each voxel (near isotropic, sections), bytes of each,
 # and of each contact, as far as these are partitioned at once.
 FRAGMENTS, CONTACTS_EACH = (0.0011, 0.01), 7
-OF_FRAGMENT, OF_CONTACT = 150, 400
+OF_FRAGMENT, OF_CONTACT = 80, 400
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a network takes.
+
+    Attributes
+    ----------
+    pixel : float
+        Bytes at the peak for each pixel of a tile.
+    maps : int
+        That it tells.
+    sections : int
+        That it sees at once.
+    zoom : float
+        Pixels that it sees for one of the volume, along an axis.
+    """
+
+    pixel: float
+    maps: int
+    sections: int
+    zoom: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +116,15 @@ def least_sides(site: Site, settings: StageSettings) -> Shape:
     return (z if near_isotropic(site.voxel_size_nm) else 1), y, x
 
 
-def plan_blocks(site: Site, settings: StageSettings, itemsize: int, budget: int, workers: int) -> Budget:
+def plan_blocks(
+    site: Site,
+    settings: StageSettings,
+    itemsize: int,
+    budget: int,
+    workers: int,
+    network: NetworkCost | None = None,
+    more: Mapping[str, int] | None = None,
+) -> Budget:
     """Plan the memory of a run.
 
     Parameters
@@ -101,6 +137,10 @@ def plan_blocks(site: Site, settings: StageSettings, itemsize: int, budget: int,
         Bytes.
     workers : int
         Asked for; 1 does the work in the process of the run itself.
+    network : NetworkCost, optional
+        Of a run that shows its volume to one.
+    more : mapping of str to int, optional
+        Bytes that a block takes of stages that depend on another model, in the place of those of that name or besides.
 
     Returns
     -------
@@ -111,12 +151,13 @@ def plan_blocks(site: Site, settings: StageSettings, itemsize: int, budget: int,
     UserError
         If the budget does not suffice for one worker; says which would.
     """
-    costs = stage_bytes(site, settings, itemsize)
+    costs = {**stage_bytes(site, settings, itemsize, network), **(more or {})}
     dearest = max(costs, key=lambda stage: costs[stage])
-    alone = BASE + max(costs[dearest], graph_bytes(site))
+    base = BASE + (NETWORK if network else 0)
+    alone = base + max(costs[dearest], graph_bytes(site))
     for count in range(workers, 1, -1):
-        main = BASE + DASK + graph_bytes(site)
-        needed = main + count * (BASE + DASK + costs[dearest])
+        main = base + DASK + graph_bytes(site)
+        needed = main + count * (base + DASK + costs[dearest])
         if needed <= budget:
             return Budget(count, needed, dearest)
     if alone > budget:
@@ -134,10 +175,14 @@ def graph_bytes(site: Site) -> int:
     """Bytes of fragments and contacts of the whole volume in the process of the run."""
     share = FRAGMENTS[0 if near_isotropic(site.voxel_size_nm) else 1]
     fragments = np.prod(site.shape, dtype=float) * share
-    return int(fragments * OF_FRAGMENT + min(fragments * CONTACTS_EACH, MOST_EDGES) * OF_CONTACT)
+    contacts = fragments * CONTACTS_EACH
+    held = contacts if contacts <= MOST_EDGES else max(MOST_EDGES, contacts * districts.LEFT["gasp"])
+    return int(fragments * OF_FRAGMENT + held * OF_CONTACT)
 
 
-def stage_bytes(site: Site, settings: StageSettings, itemsize: int) -> dict[str, int]:
+def stage_bytes(
+    site: Site, settings: StageSettings, itemsize: int, network: NetworkCost | None = None
+) -> dict[str, int]:
     """Bytes that one block takes at the peak, by stage."""
     z, y, x = site.shape
     solid, section = near_isotropic(site.voxel_size_nm), y * x
@@ -149,6 +194,9 @@ def stage_bytes(site: Site, settings: StageSettings, itemsize: int) -> dict[str,
     cut = settings.segment.fragments
     far = np.add(seeds.smooth_reach(site, cut), flood.margin(site, cut))
     cell = _seen(flood.cell_size(site), far, site.shape)
+    contacts = CONTACTS_EACH * FRAGMENTS[0 if solid else 1]
+    seen = _seen(districts.district_size(site), districts.margin(site), site.shape)
+    several = np.prod(site.shape, dtype=float) * contacts > MOST_EDGES
     costs = {
         "reading": layer * (READ + itemsize),
         "preprocess": layer * PREPROCESS + section * CLAHE,
@@ -156,9 +204,26 @@ def stage_bytes(site: Site, settings: StageSettings, itemsize: int) -> dict[str,
         "boundaries": ridge * (RIDGE if solid else RIDGE_FLAT),
         "fragments": cell * FLOOD,
         "contacts": block * CONTACTS,
+        "districts": seen * contacts * OF_CONTACT if several else 0,
         "synapses": around * SYNAPSES + section * SYNAPSE_SECTION,
     }
+    if network is not None:
+        costs["pieces"] = (layer + section) * PIECES + section * PIECES_SECTION
+        costs["network"] = _network_bytes(site, settings, network)
     return {stage: int(cost) for stage, cost in costs.items()}
+
+
+def _network_bytes(site: Site, settings: StageSettings, network: NetworkCost) -> float:
+    """Bytes of a window that is shown to a network, and of a tile, along the axis where they take most."""
+    most, tile = 0.0, settings.experts.tile
+    for axis in range(3 if near_isotropic(site.voxel_size_nm) else 1):
+        first = sides(networks.windows(site, axis, tile)[1][0])
+        voxels, section = np.prod(first), np.prod(first) / first[axis]
+        more = section * (network.sections * (SHOWN + 8) + SHOWN_SECTION)
+        plane = [n for at, n in enumerate(site.shape) if at != axis]
+        pixels = np.prod([min(n * network.zoom, tile) + TILE_MARGIN for n in plane])
+        most = max(most, voxels * (SHOWN + PREDICTED * network.maps) + more + pixels * network.pixel)
+    return most
 
 
 def _seen(size: Shape, reach: Shape, shape: Shape) -> int:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from bioimage_cpp import graph as bic_graph
@@ -22,7 +22,40 @@ from emlib.stages.boundaries import near_isotropic
 from emlib.volumes.volume import Box
 
 STAGE, JOINED = "contacts", "edges"
+UNIT = 2**20  # evidence is added in so many parts of one: the sum is the same in any order
 MEDIAN, QUARTILE, SIZE = (FEATURES.index(column) for column in ("median", "p25", "size"))
+
+
+class Seen(NamedTuple):
+    """What a block sees to measure contacts: itself and the voxels after it along each axis.
+
+    Attributes
+    ----------
+    outer, core : three slices
+        In the volume; the block itself in ``outer``.
+    local : int32 array
+        Fragments, numbered from 1.
+    rank : (K,) int64 array
+        Their numbers in the volume.
+    split : (K,) bool array
+        Whether a fragment is not all inside the block.
+    """
+
+    outer: Box
+    core: Box
+    local: np.ndarray
+    rank: np.ndarray
+    split: np.ndarray
+
+
+def look(site: Site, part: Box) -> Seen:
+    """Read the fragments that a block sees."""
+    outer = tuple(slice(side.start, min(n, side.stop + 1)) for side, n in zip(part, site.seen, strict=True))
+    local, rank = read_fragments(site, outer)
+    core = within(part, outer)
+    there = np.bincount(local[core].ravel(), minlength=len(rank))
+    split = there[1:] != site.load("voxels")[rank[1:] - 1]
+    return Seen(outer, core, local, rank, np.concatenate([[False], split]))
 
 
 def contact_block(site: Site, shared: None, box: Box) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -34,21 +67,15 @@ def contact_block(site: Site, shared: None, box: Box) -> tuple[list[dict[str, An
     part = site.seen_part(box)
     if not sides(part)[0]:
         return [], {"owners": []}
-    outer = tuple(slice(side.start, min(n, side.stop + 1)) for side, n in zip(part, site.seen, strict=True))
-    local, rank = read_fragments(site, outer)
+    outer, core, local, rank, split = look(site, part)
     boundaries = site.read_seen("boundaries", outer)
-    core = within(part, outer)
-    there = np.bincount(local[core].ravel(), minlength=len(rank))
-    split = there[1:] != site.load("voxels")[rank[1:] - 1]
-    split = np.concatenate([[False], split])
-
     rag = bic_graph.region_adjacency_graph(local, number_of_threads=1)
     features = bic_graph.features.edge_map_features_complex(rag, local, boundaries, number_of_threads=1)
     ends = rag.uv_ids().astype(np.int64)
     mine = ~(split[ends[:, 0]] | split[ends[:, 1]])
-    u, v, value = _faces(local, boundaries, core, split)
+    u, v, (value,) = faces_of(local, [boundaries], core, split)
     u, v = rank[u], rank[v]
-    owner = _owner(site, u)
+    owner = owner_of(site, u)
     order = np.lexsort((value, v, u, owner))
     wrote = site.write_table(
         STAGE,
@@ -62,11 +89,29 @@ def contact_block(site: Site, shared: None, box: Box) -> tuple[list[dict[str, An
     return [wrote], {"owners": [int(one) for one in np.unique(owner)]}
 
 
-def _faces(
-    local: np.ndarray, boundaries: np.ndarray, core: Box, split: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fragments u < v and mean boundary of the faces that a block owns, where one of the two is not all inside."""
-    found = [], [], []
+def faces_of(
+    local: np.ndarray, maps: Sequence[np.ndarray], core: Box, split: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Find the faces that a block owns where one of the two fragments is not all inside.
+
+    Parameters
+    ----------
+    local : (z, y, x) int array
+        Fragments of the block, and of the voxels after it.
+    maps : sequence of (z, y, x) float32 arrays
+    core : three slices
+        The block itself.
+    split : (K,) bool array
+        By number of the fragment, whether it is not all inside.
+
+    Returns
+    -------
+    u, v : (F,) int arrays
+        Fragments, u < v.
+    values : list of (F,) float64 arrays
+        Mean of the two voxels, for each map.
+    """
+    ends, found = ([], []), [[] for _ in maps]
     for axis in range(3):
         length = min(core[axis].stop, local.shape[axis] - 1)
         here = tuple(slice(0, length) if k == axis else side for k, side in enumerate(core))
@@ -74,14 +119,15 @@ def _faces(
         a, b = local[here], local[ahead]
         at = (a != b) & (split[a] | split[b])
         a, b = a[at], b[at]
-        found[0].append(np.minimum(a, b))
-        found[1].append(np.maximum(a, b))
-        found[2].append((boundaries[here][at].astype(np.float64) + boundaries[ahead][at].astype(np.float64)) / 2)
-    u, v, value = (np.concatenate(part) for part in found)
-    return u, v, value
+        ends[0].append(np.minimum(a, b))
+        ends[1].append(np.maximum(a, b))
+        for parts, values in zip(found, maps, strict=True):
+            parts.append((values[here][at].astype(np.float64) + values[ahead][at].astype(np.float64)) / 2)
+    u, v = (np.concatenate(part) for part in ends)
+    return u, v, [np.concatenate(parts) for parts in found]
 
 
-def _owner(site: Site, rank: np.ndarray) -> np.ndarray:
+def owner_of(site: Site, rank: np.ndarray) -> np.ndarray:
     """Number of the block, in the order of the volume, that holds the seed of each fragment."""
     z, y, x = np.unravel_index(site.load("ids")[rank - 1], site.seen)
     if site.kept is not None:
@@ -126,29 +172,46 @@ def join_block(
     ends, measured = ends[order], measured[order]
     features = np.zeros((len(ends), len(FEATURES)))
     features[:, [MEDIAN, QUARTILE, SIZE]] = measured
-    between, overlap = _stacked(site, ends, measured[:, 2])
+    between, overlap = stacked(site, ends, measured[:, 2])
     same, weight = edge_evidence(RegionGraph(None, features, between, overlap), settings)
     faces = measured[:, 2].astype(np.int64)
     wrote = site.write_table(JOINED, name(box), ends=ends, same=same, weight=weight, faces=faces, between=between)
-    return [wrote], {"edges": len(ends)}
+    return [wrote], {"edges": len(ends), "strength": strength(same, weight)}
+
+
+def strength(same: np.ndarray, weight: np.ndarray) -> dict[str, list[int]]:
+    """Contacts that speak for joining, and the sum in parts of ``UNIT`` of what each segmenter orders them by."""
+    joins = same > 0
+    order = {"multicut": same * weight, "gasp": same}
+    return {
+        segmenter: [int(joins.sum()), int(np.rint(values[joins] * UNIT).astype(np.int64).sum())]
+        for segmenter, values in order.items()
+    }
 
 
 def _measure(pairs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median, lower quartile (between the two nearest values, linearly) and count of the values of each pair."""
+    """Median, lower quartile and count of the values of each pair."""
+    pairs, starts, count, values = grouped(pairs, values)
+    return pairs, np.stack([*(percentile(values, starts, count, percent) for percent in (50, 25)), count], axis=1)
+
+
+def grouped(pairs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Sort by pair and value; return the pairs, where each begins, how many values it has, and the values."""
     order = np.lexsort((values, pairs[:, 1], pairs[:, 0]))
     pairs, values = pairs[order], values[order]
-    starts = np.flatnonzero(np.concatenate([[True], (pairs[1:] != pairs[:-1]).any(axis=1)]))
-    count = np.diff(np.append(starts, len(values)))
-    columns = []
-    for share in (0.5, 0.25):
-        place = share * (count - 1)
-        low = np.floor(place).astype(np.int64)
-        below, above = values[starts + low], values[starts + np.minimum(low + 1, count - 1)]
-        columns.append(below + (above - below) * (place - low))
-    return pairs[starts], np.stack([*columns, count], axis=1)
+    starts = np.flatnonzero(np.concatenate([[True], (pairs[1:] != pairs[:-1]).any(axis=1)])[: len(pairs)])
+    return pairs[starts], starts, np.diff(np.append(starts, len(values))), values
 
 
-def _stacked(site: Site, ends: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def percentile(values: np.ndarray, starts: np.ndarray, count: np.ndarray, percent: int) -> np.ndarray:
+    """The percentile of each group of `grouped`, between the two nearest values, rounded as bioimage-cpp does."""
+    place = percent * (count - 1) / 100
+    low = np.floor(place).astype(np.int64)
+    below, above = values[starts + low], values[starts + np.minimum(low + 1, count - 1)]
+    return below * (1 - (place - low)) + above * (place - low)
+
+
+def stacked(site: Site, ends: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether each contact lies between two sections, and its share of the smaller fragment."""
     overlap = faces / site.load("voxels")[ends - 1].min(axis=1)
     if near_isotropic(site.voxel_size_nm):

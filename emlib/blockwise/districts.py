@@ -1,12 +1,15 @@
-"""Partition a graph that is too large to be held at once: first within districts, then what is left over all.
+"""Partition a graph that is too large to be held at once: what is clear first, district by district, then the rest.
 
-1. The volume is divided into districts on a grid of its own, whatever the blocks. Fragments whose seeds lie in one
-   district, and the contacts between them, are partitioned by themselves.
-2. Fragments that were joined become one node; its contacts with another node become one, their evidence added.
-3. The few nodes and contacts that remain are partitioned at once, over all districts.
+1. The volume is divided into districts on a grid of its own, whatever the blocks; each sees a margin around itself.
+   There, fragments are joined in the order in which the whole graph would join them, but only while the evidence lies
+   above a bound: what was joined until then is small, and what lies beyond the margin has had no say.
+2. A contact is closed if every district that sees both of its fragments joined them. Fragments that closed contacts
+   connect become one node; its contacts with another node become one, their evidence added.
+3. The few nodes and contacts that remain are partitioned at once, over all districts, and the joining goes on from
+   where it would stand by then.
 
-What is joined within a district stays joined, so that the outcome may differ from that of one partition; it does not
-depend on the blocks (Pape et al. 2017 solve multicut in this way).
+Overlapping parts that must agree are those of Pape et al. 2017; the bound is what lets greedy joining go on afterwards
+as if it had never been interrupted. The outcome does not depend on the blocks.
 """
 
 from __future__ import annotations
@@ -16,24 +19,32 @@ from typing import Any
 
 import numpy as np
 from bioimage_cpp.graph import UndirectedGraph
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from emlib.blockwise.contacts import JOINED
+from emlib.blockwise.contacts import JOINED, UNIT
 from emlib.blockwise.engine import Engine
-from emlib.blockwise.flood import cell_size
 from emlib.blockwise.grid import Shape, lay, name, overlapping, sides
 from emlib.blockwise.site import Site
 from emlib.stages.agglomerate import Evidence, RegionGraph, partition
+from emlib.stages.boundaries import near_isotropic
 from emlib.volumes.volume import Box
 
-STAGE, REDUCED = "districts", "contracted"
-CELLS = 2  # of the flood along each side of a district
-UNIT = 2**20  # evidence is added in so many parts of one: the sum is the same in any order
+STAGE, AGREED, REDUCED = "districts", "agreed", "contracted"
+SOLID, FLAT = (384, 384, 384), (32, 512, 512)  # districts near isotropic, and of sections
+SOLID_MARGIN, FLAT_MARGIN = (96, 96, 96), (16, 128, 128)  # that each sees around itself
+SHARE = 1.0  # of the mean evidence for joining: the bound
+LEFT = {"multicut": 0.13, "gasp": 0.33}  # of the contacts: 0.08 and 0.26 on FIB-25, 0.12 and 0.33 on the phantom
 
 
 def district_size(site: Site) -> Shape:
     """Sides (z, y, x) of a district."""
-    z, y, x = (CELLS * side for side in cell_size(site))
-    return z, y, x
+    return SOLID if near_isotropic(site.voxel_size_nm) else FLAT
+
+
+def margin(site: Site) -> Shape:
+    """Voxels (z, y, x) that a district sees around itself."""
+    return SOLID_MARGIN if near_isotropic(site.voxel_size_nm) else FLAT_MARGIN
 
 
 def districts(site: Site) -> list[Box]:
@@ -41,38 +52,117 @@ def districts(site: Site) -> list[Box]:
     return lay(site.seen, district_size(site))
 
 
-def solve_district(site: Site, segmenter: str, box: Box) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Partition a district; its table says for each fragment that was joined the first one that it was joined to."""
-    whole = box if site.kept is None else (slice(site.kept[box[0].start], site.kept[box[0].stop - 1] + 1), *box[1:])
-    tables = [site.read_table(JOINED, name(b)) for b in _with_tables(site, whole)]
-    ends = np.concatenate([table["ends"] for table in tables])
-    ids = site.load("ids")
-    inside = np.ones(len(ends), bool)
-    for column in range(2):
-        place = np.unravel_index(ids[ends[:, column] - 1], site.seen)
-        for at, side in zip(place, box, strict=True):
-            inside &= (at >= side.start) & (at < side.stop)
-    same, weight = (np.concatenate([table[key] for table in tables])[inside] for key in ("same", "weight"))
-    fragments, first = _join(ends[inside], same, weight, segmenter)
+def bound(told: Sequence[dict[str, Any]], segmenter: str) -> float:
+    """Evidence above which districts join, from what `emlib.blockwise.contacts.strength` told of each block."""
+    count, total = (sum(one["strength"][segmenter][k] for one in told if one["edges"]) for k in range(2))
+    return SHARE * total / UNIT / max(count, 1)
+
+
+def solve_district(site: Site, shared: tuple[str, float], box: Box) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Join what is clear in a district and around it; ``shared`` is the segmenter and the bound.
+
+    Its table says for each fragment that was joined the first one that it was joined to.
+    """
+    outer = widened(box, site)
+    whole = outer
+    if site.kept is not None:
+        whole = (slice(site.kept[outer[0].start], site.kept[outer[0].stop - 1] + 1), *outer[1:])
+    parts = []
+    for block in overlapping(whole, site.shape, site.block):
+        if sides(site.seen_part(block))[0]:
+            stored = site.read_table(JOINED, name(block))
+            seen = _inside(site, stored["ends"], outer)
+            parts.append([stored[key][seen] for key in ("ends", "same", "weight")])
+    fragments, first = join(*(np.concatenate(part) for part in zip(*parts, strict=True)), *shared)
     moved = fragments != first
     return [site.write_table(STAGE, name(box), fragment=fragments[moved], first=first[moved])], {}
 
 
-def _with_tables(site: Site, box: Box) -> list[Box]:
-    return [block for block in overlapping(box, site.shape, site.block) if sides(site.seen_part(block))[0]]
+def widened(box: Box, site: Site) -> Box:
+    """A box of the sections that are segmented, with the margin of a district."""
+    z, y, x = (
+        slice(max(0, side.start - far), min(n, side.stop + far))
+        for side, far, n in zip(box, margin(site), site.seen, strict=True)
+    )
+    return z, y, x
 
 
-def _join(ends: np.ndarray, same: np.ndarray, weight: np.ndarray, segmenter: str) -> tuple[np.ndarray, np.ndarray]:
-    """Partition the nodes that these edges name; return the nodes and the smallest node of the segment of each."""
+def _inside(site: Site, ends: np.ndarray, box: Box) -> np.ndarray:
+    """Which contacts have the seeds of both fragments in a box."""
+    found, ids = np.ones(len(ends), bool), site.load("ids")
+    for column in range(2):
+        place = np.unravel_index(ids[ends[:, column] - 1], site.seen)
+        for at, side in zip(place, box, strict=True):
+            found &= (at >= side.start) & (at < side.stop)
+    return found
+
+
+def join(
+    ends: np.ndarray, same: np.ndarray, weight: np.ndarray, segmenter: str, least: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Partition the nodes that these edges name, as long as the evidence lies above ``least``.
+
+    Returns
+    -------
+    nodes, first : (K,) int array
+        The nodes, and the smallest node of the segment of each.
+    """
     nodes, index = np.unique(ends, return_inverse=True)
     if not len(nodes):
         return nodes, nodes
     order = np.lexsort((ends[:, 1], ends[:, 0]))
     rag = UndirectedGraph.from_unique_edges(len(nodes), index.reshape(-1, 2)[order].astype(np.uint64))
     graph = RegionGraph(rag, np.zeros((0, 1)), np.zeros(0, bool), np.zeros(0))
-    segment = partition(graph, Evidence(same[order], weight[order]), segmenter)
+    segment = partition(graph, Evidence(same[order], weight[order]), segmenter, least)
     _, first, of = np.unique(segment, return_index=True, return_inverse=True)
     return nodes, nodes[first][of]
+
+
+def agree_block(site: Site, shared: None, box: Box) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Close the contacts of a block that all districts joined that see them.
+
+    Its table says for each fragment that closed contacts of the block connect with others the first of these.
+    """
+    part = site.seen_part(box)
+    if not sides(part)[0]:
+        return [], {}
+    ends = site.read_table(JOINED, name(box))["ends"]
+    closed, open_still = np.zeros(len(ends), bool), np.zeros(len(ends), bool)
+    for district in overlapping(widened(part, site), site.seen, district_size(site)):
+        stored = site.read_table(STAGE, name(district))
+        seen = _inside(site, ends, widened(district, site))
+        u, v = (_looked_up(stored["fragment"], stored["first"], column) for column in ends[seen].T)
+        closed[seen] |= u == v
+        open_still[seen] |= u != v
+    fragment, first = connect(ends[closed & ~open_still])
+    return [site.write_table(AGREED, name(box), fragment=fragment, first=first)], {}
+
+
+def _looked_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The value of each key, keys ascending; what is no key stands for itself."""
+    if not len(keys):
+        return wanted
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, values[at], wanted)
+
+
+def connect(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find what pairs connect; return, of those that are not the first of their group, number and first, ascending.
+
+    Examples
+    --------
+    >>> connect(np.array([[2, 9], [9, 5], [3, 4]]))
+    (array([4, 5, 9]), array([3, 2, 2]))
+    """
+    nodes, index = np.unique(pairs, return_inverse=True)
+    if not len(nodes):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    u, v = index.reshape(-1, 2).astype(np.int32).T
+    links = coo_array((np.ones(len(u), bool), (u, v)), shape=(len(nodes),) * 2)
+    group = connected_components(links, directed=False)[1]
+    first = nodes[np.unique(group, return_index=True)[1]][group]
+    moved = nodes != first
+    return nodes[moved], first[moved]
 
 
 def contract_block(site: Site, shared: None, box: Box) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -104,8 +194,18 @@ def add_up(
     return rows, summed
 
 
-def contract(engine: Engine, blocks: Sequence[Box], segmenter: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Partition within districts and return what is left.
+def contract(
+    engine: Engine, blocks: Sequence[Box], segmenter: str, least: float
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Join what is clear within districts and return what is left.
+
+    Parameters
+    ----------
+    engine : Engine
+    blocks : sequence of three slices
+    segmenter : str
+    least : float
+        From `bound`.
 
     Returns
     -------
@@ -117,15 +217,13 @@ def contract(engine: Engine, blocks: Sequence[Box], segmenter: str) -> tuple[np.
         ``evidence`` and ``weight`` in parts of ``UNIT``, ``faces``.
     """
     site = engine.site
-    boxes = districts(site)
-    engine.run(STAGE, solve_district, segmenter, boxes)
-    first = np.arange(len(site.load("ids")) + 1, dtype=np.int64)
-    for box in boxes:
-        table = site.read_table(STAGE, name(box))
-        first[table["fragment"]] = table["first"]
+    engine.run(STAGE, solve_district, (segmenter, least), districts(site))
+    engine.run(AGREED, agree_block, None, blocks)
+    there = [name(box) for box in blocks if sides(site.seen_part(box))[0]]
+    first = _firsts(site, there)
     site.save("first", first)
     engine.run(REDUCED, contract_block, None, blocks)
-    tables = [site.read_table(REDUCED, name(box)) for box in blocks if sides(site.seen_part(box))[0]]
+    tables = [site.read_table(REDUCED, one) for one in there]
     ends, counts = add_up(
         [table["ends"] for table in tables],
         [{key: table[key] for key in ("evidence", "weight", "faces")} for table in tables],
@@ -133,8 +231,19 @@ def contract(engine: Engine, blocks: Sequence[Box], segmenter: str) -> tuple[np.
     return first, ends, counts
 
 
+def _firsts(site: Site, names: Sequence[str]) -> np.ndarray:
+    """The first fragment of all that closed contacts connect, (N + 1,), for each fragment; 0 for 0."""
+    tables = [site.read_table(AGREED, one) for one in names]
+    u, v = (np.concatenate([t[key] for t in tables]).astype(np.int32) for key in ("fragment", "first"))
+    count = len(site.load("ids")) + 1
+    group = connected_components(coo_array((np.ones(len(u), bool), (u, v)), shape=(count, count)), directed=False)[1]
+    first = np.zeros(int(group.max()) + 1, np.int64)
+    first[group[::-1]] = np.arange(count - 1, -1, -1)  # the smallest is written last
+    return first[group]
+
+
 def solve_rest(ends: np.ndarray, counts: dict[str, np.ndarray], segmenter: str) -> tuple[np.ndarray, np.ndarray]:
     """Partition what is left over all districts; return nodes and the smallest node of the segment of each."""
     pairs, summed = add_up([ends[:, :2]], [counts])
     weight = np.maximum(summed["weight"], 1) / UNIT
-    return _join(pairs, summed["evidence"] / UNIT / weight, weight, segmenter)
+    return join(pairs, summed["evidence"] / UNIT / weight, weight, segmenter)

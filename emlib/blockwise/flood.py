@@ -95,14 +95,20 @@ def _border(own: np.ndarray, cell: Box, shape: Shape, count: int) -> np.ndarray:
 
 
 def gather_nodes(site: Site) -> int:
-    """Sum what the cells know of each fragment; write columns ``ids``, ``voxels`` and ``border``, and count them."""
-    tables = [site.read_table(STAGE, name(cell)) for cell in cells(site)]
-    ids, index = np.unique(np.concatenate([table["ids"] for table in tables]), return_inverse=True)
-    voxels, border = np.zeros(len(ids), np.int64), np.zeros((len(ids), 3), np.int64)
-    np.add.at(voxels, index, np.concatenate([table["voxels"] for table in tables]))
-    np.add.at(border, index, np.concatenate([table["border"] for table in tables]))
-    for column, values in (("ids", ids), ("voxels", voxels), ("border", border)):
-        site.save(column, values)
+    """Sum what the cells know of each fragment; write columns ``ids``, ``voxels`` and ``border``, and count them.
+
+    One column after the other, and cell by cell, as there may be very many fragments.
+    """
+    boxes = cells(site)
+    ids = np.unique(np.concatenate([site.read_table(STAGE, name(cell))["ids"] for cell in boxes]))
+    site.save("ids", ids)
+    for column, shape, kind in (("voxels", (), np.int64), ("border", (3,), np.int32)):
+        total = np.zeros((len(ids), *shape), kind)
+        for cell in boxes:
+            stored = site.read_table(STAGE, name(cell))
+            total[np.searchsorted(ids, stored["ids"])] += stored[column].astype(kind)
+        site.save(column, total)
+        del total
     return len(ids)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from bioimage_cpp.graph import UndirectedGraph
 
 from emlib.blockwise.contacts import JOINED
-from emlib.blockwise.districts import contract, solve_rest
+from emlib.blockwise.districts import bound, contract, solve_rest
 from emlib.blockwise.engine import Engine
 from emlib.blockwise.flood import read_fragments
 from emlib.blockwise.grid import name, sides
@@ -18,18 +18,26 @@ from emlib.stages.agglomerate import Evidence, RegionGraph, face_areas, partitio
 from emlib.stages.inclusions import absorb_by_size
 from emlib.volumes.volume import Box
 
-MOST_EDGES = 1_000_000  # that are partitioned at once, in some 200 MB; more are in districts first
+MOST_EDGES = 1_000_000  # that are partitioned at once, in some 340 MB; of more what is clear is joined in districts first
 
 
-def solve(engine: Engine, blocks: Sequence[Box], edges: int, segmenter: str, min_enclosed: float) -> int:
+def solve(
+    engine: Engine, blocks: Sequence[Box], told: Sequence[dict[str, Any]], segmenter: str, min_enclosed: float
+) -> int:
     """Partition the fragments of the volume; write the neurite of each as column ``neurite`` and count the neurites.
 
     Up to ``MOST_EDGES`` contacts, fragments, edges and their order are those that the whole volume gives, so that the
-    partition is the same; beyond, see `emlib.blockwise.districts`.
+    partition is the same; beyond, see `emlib.blockwise.districts`. ``told`` is what the blocks told of their contacts.
     """
-    found = (_at_once if edges <= MOST_EDGES else _in_districts)(engine, blocks, segmenter, min_enclosed)
-    neurite = np.unique(found[1:], return_inverse=True)[1].astype(np.int32) + 1  # fragment 0 does not exist
-    engine.site.save("neurite", np.concatenate([np.zeros(1, np.int32), neurite]))
+    if sum(one["edges"] for one in told) <= MOST_EDGES:
+        found = _at_once(engine, blocks, segmenter, min_enclosed)
+    else:
+        found = _in_districts(engine, blocks, segmenter, min_enclosed, bound(told, segmenter))
+    there = np.zeros(int(found.max()) + 1, bool)
+    there[found[1:]] = True  # fragment 0 does not exist
+    neurite = np.cumsum(there, dtype=np.int32)[found]
+    neurite[0] = 0
+    engine.site.save("neurite", neurite)
     return int(neurite.max(initial=0))
 
 
@@ -48,11 +56,14 @@ def _at_once(engine: Engine, blocks: Sequence[Box], segmenter: str, min_enclosed
     return absorb_by_size(found, graph, voxels, border, site.voxel_size_nm, min_enclosed)
 
 
-def _in_districts(engine: Engine, blocks: Sequence[Box], segmenter: str, min_enclosed: float) -> np.ndarray:
-    """The same, partitioned in districts first; then nodes are what was joined there."""
+def _in_districts(
+    engine: Engine, blocks: Sequence[Box], segmenter: str, min_enclosed: float, least: float
+) -> np.ndarray:
+    """The same, with what is clear joined in districts first; then nodes are what was joined there."""
     site = engine.site
-    first, ends, counts = contract(engine, blocks, segmenter)
-    nodes, node = np.unique(first, return_inverse=True)  # node 0 stands for fragment 0, which does not exist
+    first, ends, counts = contract(engine, blocks, segmenter, least)
+    own = first == np.arange(len(first))
+    nodes, node = np.flatnonzero(own), (np.cumsum(own) - 1)[first]  # node 0 stands for fragment 0, which does not exist
     segment = np.arange(len(nodes))
     joined, to = solve_rest(ends, counts, segmenter)
     segment[np.searchsorted(nodes, joined)] = np.searchsorted(nodes, to)

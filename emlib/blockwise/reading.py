@@ -15,12 +15,12 @@ from emlib.blockwise.sections import layers
 from emlib.blockwise.site import Site
 from emlib.errors import UserError
 from emlib.stages.align import misalign
-from emlib.volumes.grey import PERCENTILES, to_uint8
+from emlib.volumes.grey_rule import count_digits, rescale
+from emlib.volumes.grey_rule import grey_rule as volume_rule
 from emlib.volumes.open import open_volume
 from emlib.volumes.volume import Box, VolumeSource
 
 COUNT, COPY = "grey", "cutout"
-DIGIT = 16  # bits that are counted at once
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,7 @@ def copy_layer(
     """Copy a layer of sections; ``shared`` is the place, black and white of a rescaling, and shifts to add."""
     place, scale, moves = shared
     voxels = _read(place, box)
-    if scale is None:
-        grey = to_uint8(voxels, place.spec)[0]
-    else:
-        black, white = scale
-        gain = 255 / (white - black)
-        wide = np.clip(voxels.astype(np.float64), black, white)
-        grey = np.rint((wide - black) * gain).astype(np.uint8)
+    grey = rescale(voxels, scale, place.spec)
     low, high = int(grey.min()), int(grey.max())
     if moves is not None:
         grey = misalign(grey, np.array(moves[box[0]]))
@@ -128,84 +122,16 @@ def grey_rule(
     Black and white are the percentiles of the whole box, exact: values are counted by their leading digits, and those
     that share these by the digits that follow.
     """
-    dtype = source.dtype
-    if dtype in (np.uint8, np.int8, bool):
-        return to_uint8(np.zeros((1, 1, 1), dtype), source.uri)[1], None
-    if dtype.kind not in "iuf":
-        raise UserError(f"{source.uri} holds {dtype}, which are no grey values; convert it to 8-bit or 16-bit")
     count = int(np.prod(engine.site.shape))
-    wanted = []
-    for share in PERCENTILES:
-        at = share / 100 * (count - 1)
-        wanted += [int(np.floor(at)), min(int(np.floor(at)) + 1, count - 1)]
-    wanted += [0, count - 1]
-    values = _ranked(engine, place, boxes, _key_type(dtype), dtype, wanted)
-    ends = [
-        _between(values[2 * k], values[2 * k + 1], share / 100 * (count - 1)) for k, share in enumerate(PERCENTILES)
-    ]
-    rule = f"linear, percentiles {PERCENTILES[0]} and {PERCENTILES[1]} to 0 and 255"
-    if not ends[1] > ends[0]:
-        ends, rule = [float(values[4]), float(values[5])], "linear, minimum and maximum to 0 and 255"
-    if not ends[1] > ends[0]:
-        raise UserError(f"{source.uri} holds a single grey value {ends[0]:g} in this cutout; choose another --offset")
-    return {"rule": rule, "black": ends[0], "white": ends[1]}, ends
 
-
-def _between(low: Any, high: Any, at: float) -> float:
-    """What NumPy's percentile gives between two neighbours in rank."""
-    share = at - np.floor(at)
-    low, high = float(low), float(high)
-    return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share
-
-
-def _key_type(dtype: np.dtype) -> np.dtype:
-    return np.dtype(f"u{max(dtype.itemsize, 2)}")
-
-
-def _keys(values: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """Unsigned numbers in the order of the values."""
-    bits = 8 * kind.itemsize
-    if values.dtype.kind == "f":
-        raw = np.ascontiguousarray(values).view(kind)
-        sign = kind.type(1 << (bits - 1))
-        return np.where(raw & sign, ~raw, raw | sign)
-    if values.dtype.kind == "i":
-        return values.astype(f"i{kind.itemsize}").view(kind) ^ kind.type(1 << (bits - 1))
-    return values.astype(kind)
-
-
-def _values(keys: np.ndarray, kind: np.dtype, dtype: np.dtype) -> np.ndarray:
-    """The values of such numbers."""
-    bits = 8 * kind.itemsize
-    sign = kind.type(1 << (bits - 1))
-    if dtype.kind == "f":
-        return np.where(keys & sign, keys & ~sign, ~keys).view(dtype)
-    if dtype.kind == "i":
-        return (keys ^ sign).view(f"i{kind.itemsize}")
-    return keys
-
-
-def _ranked(
-    engine: Engine, place: Place, boxes: Sequence[Box], kind: np.dtype, dtype: np.dtype, ranks: Sequence[int]
-) -> list[Any]:
-    """The values of these ranks (0 is the lowest) among all voxels."""
-    bits = 8 * kind.itemsize
-    known = [(0, rank) for rank in ranks]  # leading digits so far, and the rank among those that share them
-    for shift in range(bits - DIGIT, -1, -DIGIT):
-        prefixes = sorted({prefix for prefix, _ in known})
-        told = engine.run(f"{COUNT}{shift}", count_layer, (place, shift, prefixes), boxes)
-        bad = sum(one["bad"] for one in told)
-        if bad:
-            raise UserError(f"{place.spec} holds {bad} NaN or infinite voxels; replace or crop them")
+    def count_pass(shift: int, leading: Sequence[int]) -> tuple[np.ndarray, int]:
+        told = engine.run(f"{COUNT}{shift}", count_layer, (place, shift, list(leading)), boxes)
         tables = [engine.site.read_table(f"{COUNT}{shift}", name(box))["counts"] for box in boxes]
-        total = np.cumsum(np.sum(tables, axis=0), axis=1)
-        further = []
-        for prefix, rank in known:
-            row = total[prefixes.index(prefix)]
-            digit = int(np.searchsorted(row, rank, side="right"))
-            further.append((prefix << DIGIT | digit, rank - (int(row[digit - 1]) if digit else 0)))
-        known = further
-    return list(_values(np.array([key for key, _ in known], kind), kind, dtype))
+        return np.sum(tables, axis=0), sum(one["bad"] for one in told)
+
+    advice = " in this cutout; choose another --offset"
+    record, ends = volume_rule(source.dtype, count, count_pass, source.uri, advice)
+    return record, None if ends is None else list(ends)
 
 
 def count_layer(
@@ -213,16 +139,5 @@ def count_layer(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Count the digit at a shift, for each of the leading digits that matter."""
     place, shift, prefixes = shared
-    voxels = _read(place, box)
-    kind = _key_type(voxels.dtype)
-    counts, bad = np.zeros((len(prefixes), 1 << DIGIT), np.int64), 0
-    for section in voxels:
-        if section.dtype.kind == "f":
-            bad += int((~np.isfinite(section)).sum())
-        keys = _keys(section, kind).ravel()
-        top = 8 * kind.itemsize - DIGIT == shift
-        for row, prefix in enumerate(prefixes):
-            own = keys if top else keys[keys >> kind.type(shift + DIGIT) == kind.type(prefix)]
-            digits = (own >> kind.type(shift)) & kind.type((1 << DIGIT) - 1)
-            counts[row] += np.bincount(digits.astype(np.int64), minlength=1 << DIGIT)
+    counts, bad = count_digits(_read(place, box), shift, prefixes)
     return [site.write_table(f"{COUNT}{shift}", name(box), counts=counts)], {"bad": bad}

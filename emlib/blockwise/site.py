@@ -19,7 +19,11 @@ from emlib.volumes.volume import ZYX, Box
 if TYPE_CHECKING:
     import zarr
 
-RESULTS = {"raw": "raw", "em": "em", "boundaries": "boundaries", "neurites": "labels/neurites"}
+MAPS = ("mitochondria_probability", "synapse_probability")  # of a network
+RESULTS = {
+    **{"raw": "raw", "em": "em", "boundaries": "boundaries", "neurites": "labels/neurites"},
+    **{name: name for name in MAPS},
+}
 DEEP, WIDE = 16, 128  # voxels of a chunk along z, and along y and x, at the most: sections are written in layers
 OF_SEEN = ("fragments",)  # arrays of the sections that are segmented alone
 
@@ -37,7 +41,8 @@ class Site:
     work : str
         Folder of tables, marks and of arrays that no one needs after the run.
     results : str
-        The Zarr group with the arrays that are kept: ``raw``, ``em``, ``boundaries``, ``labels/neurites``.
+        The Zarr group with the arrays that are kept: ``raw``, ``em``, ``boundaries``, ``labels/neurites``, and `MAPS`
+        where a network told them.
     shape : (Z, Y, X)
     block : (z, y, x)
     voxel_size_nm : (z, y, x) in nm
@@ -160,7 +165,7 @@ class Site:
         if self.kept is not None and len(voxels) < box[0].stop - box[0].start:
             part = self.seen_part(box)[0]
             whole = np.zeros((box[0].stop - box[0].start, *voxels.shape[1:]), voxels.dtype)
-            whole[np.asarray(self.kept[part.start : part.stop]) - box[0].start] = voxels
+            whole[np.asarray(self.kept[part.start : part.stop], np.int64) - box[0].start] = voxels
             voxels = whole
         return self.write(array, box, voxels)
 

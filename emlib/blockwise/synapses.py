@@ -28,7 +28,7 @@ def reach(site: Site, settings: SynapseSettings) -> int:
     sigma = settings.density_nm / site.voxel_size_nm[0]
     depth = site.shape[0]
     near = max(abs(plane - depth // 2) for plane in sections_near(depth // 2, depth, site.voxel_size_nm, settings)[0])
-    return max(near, int(TRUNCATE * sigma + 0.5) if sigma >= 1 else 0)
+    return near + (int(TRUNCATE * sigma + 0.5) if sigma >= 1 else 0)  # neighbours are averaged along z as well
 
 
 def find_layer(site: Site, settings: SynapseSettings, box: Box) -> tuple[list[dict[str, Any]], dict[str, Any]]:

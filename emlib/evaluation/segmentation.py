@@ -24,7 +24,7 @@ from emlib.measure.instances import COUNTS, SCORES, score_against_chance
 from emlib.measure.skeletonize import make_skeletons
 from emlib.measure.skeletons import NodeLabels, expected_run_length
 from emlib.publish.figure_errors import figure_errors
-from emlib.publish.figures import save_figure
+from emlib.publish.page import put_figure
 from emlib.runs.artefacts import Outputs
 from emlib.volumes.swc import Skeleton, read_skeletons
 
@@ -166,8 +166,7 @@ def _draw(outputs: Outputs, pair: LabelPair, errors: dict[str, pd.DataFrame], se
         shown = table[table["first"] != table["second"]]  # two pieces of one neurite cannot be told apart in a picture
         views += [error_view(shown.iloc[0], kind, pair, fill)] if len(shown) else []
     figure = figure_errors(views, pair.voxel_size_nm, pair.synthetic)
-    for path in save_figure(figure, outputs.path("figures"), FIGURE):
-        outputs.note(f"figures/{path.name}", "The worst merge and the worst split")
+    put_figure(outputs, figure, FIGURE, "The worst merge and the worst split")
 
 
 def _remarks(pair: LabelPair, result: dict[str, Any]) -> list[str]:

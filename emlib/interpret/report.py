@@ -20,7 +20,7 @@ from emlib.learn.datasets.split import Split
 from emlib.learn.models.checkpoint import Checkpoint
 from emlib.publish.figure_interpret import ablation_figure, deletion_figure, importance_figure
 from emlib.publish.figure_overlap import overlap_figure
-from emlib.publish.page import save_figure
+from emlib.publish.page import put_figure
 from emlib.runs.artefacts import Outputs
 from emlib.runs.runlog import versions
 from emlib.volumes.synthetic import SYNTHETIC_MARK
@@ -165,5 +165,4 @@ def _draw(outputs: Outputs, found: Analysis, how: AnalysisSettings, domain: str,
         ("ablation", ablation_figure(found.effects, how.random_sets, note), "sets of channels against random sets"),
         ("deletion", deletion_figure(found.curves, found.areas, note), "deletion curves"),
     ):
-        for path in save_figure(figure, outputs.path("figures"), f"channel_{name}_{domain}"):
-            outputs.note(f"figures/{path.name}", what)
+        put_figure(outputs, figure, f"channel_{name}_{domain}", what)

@@ -7,7 +7,7 @@ exclude each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,7 +20,7 @@ from emlib.learn.datasets.sections import Sections
 from emlib.learn.normalisation import Normalisation
 from emlib.learn.out_of_memory import OutOfMemory, memory_ran_out
 from emlib.learn.tiles import GRID as GRID
-from emlib.learn.tiles import MARGIN, TileSettings, mirrored, tile_grid, tile_weights
+from emlib.learn.tiles import TileSettings, mirrored_places, tiles_within
 
 SIGMOID, SOFTMAX = "sigmoid", "softmax"
 DEFAULTS = TileSettings()
@@ -101,23 +101,82 @@ def predict_stack(
     """
     if image.ndim != 3 or not image.size:
         raise ValueError(f"a section with its neighbours is an array (C, Y, X) with pixels, not of shape {image.shape}")
-    shape = image.shape[-2:]
-    (rows, height), (columns, width) = grids = [tile_grid(length, settings) for length in shape]
-    grey = mirrored(normalisation.apply(image), (rows[-1] + height, columns[-1] + width))
-    down, across = (tile_weights(*grid, settings.overlap) for grid in grids)
-    rows, columns = rows - rows[0], columns - columns[0]  # from here on counted within the mirrored section
-    places = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
-    tiles = (grey[:, rows[i] : rows[i] + height, columns[j] : columns[j] + width] for i, j in places)
+    everything = slice(0, image.shape[1]), slice(0, image.shape[2])
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        return image[:, rows, columns]
+
+    return predict_window(model, read, image.shape[1:], everything, normalisation, settings, device)
+
+
+def predict_window(
+    model: nn.Module,
+    read: Callable[[slice, slice], np.ndarray],
+    shape: tuple[int, int],
+    window: tuple[slice, slice],
+    normalisation: Normalisation,
+    settings: TileSettings = DEFAULTS,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Predict a window of a section: the very bytes that `predict_stack` gives there for the whole.
+
+    Parameters
+    ----------
+    model : nn.Module
+        From (B, C, Y, X) to logits (B, E, Y, X).
+    read : function of two slices
+        Gives those rows and columns of the section with its neighbours, (C, y, x). Asked once, for what the tiles see
+        that weigh anything in the window.
+    shape : (Y, X)
+        Of the whole section.
+    window : (slice of rows, slice of columns)
+        Not empty.
+    normalisation, settings, device
+        As for `predict_section`.
+
+    Returns
+    -------
+    (E, y, x) float32 array in [0, 1]
+
+    Raises
+    ------
+    UserError
+        As `predict_section`.
+    """
+    (down, height, rows), (across, width, columns) = (
+        tiles_within(length, part, settings) for length, part in zip(shape, window, strict=True)
+    )
+    grey = normalisation.apply(_mirrored(read, shape, rows, columns))
+    places = [(y, x) for y in down for x in across]
+    tiles = (grey[:, y - rows[0] :, x - columns[0] :][:, :height, :width] for (y, _), (x, _) in places)
     out = None
-    for (i, j), found in zip(places, _predict_tiles(model, tiles, settings, torch.device(device)), strict=True):
+    for (y, x), found in zip(places, _predict_tiles(model, tiles, settings, torch.device(device)), strict=True):
         if out is None:
-            out = np.zeros((len(found), *grey.shape[-2:]), np.float32)
-        box = np.s_[:, rows[i] : rows[i] + height, columns[j] : columns[j] + width]
-        out[box] += found * (down[i][:, None] * across[j])
-    out = out[:, MARGIN : MARGIN + shape[0], MARGIN : MARGIN + shape[1]]
+            out = np.zeros((len(found), *(part.stop - part.start for part in window)), np.float32)
+        to_y, from_y = _shared(y[0], height, window[0])
+        to_x, from_x = _shared(x[0], width, window[1])
+        out[:, to_y, to_x] += found[:, from_y, from_x] * (y[1][from_y, None] * x[1][from_x])
     if not np.isfinite(out).all():
         raise UserError("the model gives what is no number (NaN or infinite); its training went wrong, use another one")
-    return np.clip(out, 0, 1)  # also a contiguous copy without the margin
+    return np.clip(out, 0, 1)
+
+
+def _mirrored(
+    read: Callable[[slice, slice], np.ndarray],
+    shape: tuple[int, int],
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+) -> np.ndarray:
+    """Grey values (C, y, x) between these ends, which may lie outside of the section."""
+    down, across = (mirrored_places(*ends, length) for ends, length in zip((rows, columns), shape, strict=True))
+    seen = read(*(slice(int(places.min()), int(places.max()) + 1) for places in (down, across)))
+    return seen.take(down - down.min(), axis=1).take(across - across.min(), axis=2)
+
+
+def _shared(start: int, side: int, part: slice) -> tuple[slice, slice]:
+    """What a tile and a part of the section share: in the part, and in the tile."""
+    first, stop = max(start, part.start), min(start + side, part.stop)
+    return slice(first - part.start, stop - part.start), slice(first - start, stop - start)
 
 
 def decide(probabilities: np.ndarray, activation: str, threshold: float = 0.5) -> np.ndarray:

@@ -47,11 +47,29 @@ def own_normalisation(volume: np.ndarray) -> Normalisation:
     Normalisation(mean=0.5, std=0.5)
     """
     if np.issubdtype(volume.dtype, np.unsignedinteger):
-        counts = np.bincount(volume.ravel())
-        grey = np.arange(len(counts)) / np.iinfo(volume.dtype).max
-        mean = float((counts * grey).sum() / counts.sum())
-        return Normalisation(mean, float((counts * (grey - mean) ** 2).sum() / counts.sum()) ** 0.5 or 1.0)
+        return counted_normalisation(np.bincount(volume.ravel()), np.iinfo(volume.dtype).max)
     return Normalisation(float(volume.mean(dtype=np.float64)), float(volume.std(dtype=np.float64)) or 1.0)
+
+
+def counted_normalisation(counts: np.ndarray, largest: int) -> Normalisation:
+    """As `own_normalisation`, of voxels that were counted.
+
+    Parameters
+    ----------
+    counts : int array
+        How often each value from 0 on occurs.
+    largest : int
+        Value of the type.
+
+    Examples
+    --------
+    >>> counted_normalisation(np.bincount([0, 0, 255, 255]), 255)
+    Normalisation(mean=0.5, std=0.5)
+    """
+    counts = np.trim_zeros(counts, "b")  # sums of floats depend on how many there are
+    grey = np.arange(len(counts)) / largest
+    mean = float((counts * grey).sum() / counts.sum())
+    return Normalisation(mean, float((counts * (grey - mean) ** 2).sum() / counts.sum()) ** 0.5 or 1.0)
 
 
 def unit_grey(image: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from emlib.learn.tiles import TileSettings
 from emlib.measure.masks.counts import MaskSettings
 from emlib.measure.masks.scores import AVERAGE, PROTOCOLS, Scores, score_organelles, scores_table
 from emlib.publish.figure_masks import figure_masks
-from emlib.publish.page import save_figure
+from emlib.publish.page import put_figure
 from emlib.runs.artefacts import Outputs
 from emlib.runs.runlog import versions
 from emlib.volumes.atomic import atomic_path
@@ -213,5 +213,4 @@ class ScoredSections:
             page = {name: masks[name] for name in names}
             figure = figure_masks(em, page, title, pixel_nm=pixel_nm, subtitle=subtitle, note=self.synthetic)
             ending = f"_{number}" * (number > 1)
-            for path in save_figure(figure, self.outputs.path("figures"), f"{self.name}_{section}{ending}"):
-                self.outputs.note(f"figures/{path.name}", title)
+            put_figure(self.outputs, figure, f"{self.name}_{section}{ending}", title)

@@ -133,28 +133,59 @@ def tile_weights(starts: np.ndarray, side: int, overlap: int) -> np.ndarray:
     return np.stack([w / total[s : s + side] for s, w in zip(first, weights, strict=True)]).astype(np.float32)
 
 
-def mirrored(image: np.ndarray, last: tuple[int, int]) -> np.ndarray:
-    """Mirror a section at its four borders: the margin above and left, to the end of the last tile below and right.
+def tiles_within(
+    length: int, part: slice, settings: TileSettings
+) -> tuple[list[tuple[int, np.ndarray]], int, tuple[int, int]]:
+    """Find the tiles along an axis that weigh anything in a part of the section.
 
     Parameters
     ----------
-    image : (..., Y, X) array
-    last : (y, x)
-        One past the last pixel of the last tile, counted from the first of the section.
+    length : int
+        Of the section, in pixels.
+    part : slice
+        Of the section.
+    settings : TileSettings
 
     Returns
     -------
-    array
-        The outermost pixels occur twice, as the axis of the mirror is their outer edge.
+    tiles : list of (int, float32 array)
+        First pixel of each tile as from `tile_grid`, and its weights as from `tile_weights`.
+    side : int
+        Of every tile.
+    ends : (int, int)
+        First pixel of these tiles, and the one past their last.
 
     Examples
     --------
-    >>> mirrored(np.arange(64).reshape(1, 64), (33, 96))[0, [0, 31, 32, 95, 96, 127]].tolist()
-    [31, 0, 0, 63, 63, 32]
+    >>> tiles, side, ends = tiles_within(1024, slice(700, 800), TileSettings(tile=512, overlap=64))
+    >>> [start for start, _ in tiles], side, ends
+    ([320, 672], 416, (320, 1088))
     """
-    below = [(MARGIN, end - length) for end, length in zip(last, image.shape[-2:], strict=True)]
-    sides = [(0, 0)] * (image.ndim - 2) + below
-    return np.pad(image, sides, "symmetric")  # pairs of pixels stay pairs, as a stem at half resolution sees them
+    starts, side = tile_grid(length, settings)
+    tiles = [
+        (int(start), weights)
+        for start, weights in zip(starts, tile_weights(starts, side, settings.overlap), strict=True)
+        if weights[max(part.start - start, 0) : max(part.stop - start, 0)].any()
+    ]
+    return tiles, side, (tiles[0][0], tiles[-1][0] + side)
+
+
+def mirrored_places(first: int, stop: int, length: int) -> np.ndarray:
+    """Where the pixels from ``first`` to ``stop`` are taken from in a section that is mirrored at both ends.
+
+    Returns
+    -------
+    (stop - first,) int array
+        The outermost pixels occur twice, as the axis of the mirror is their outer edge: so pairs of pixels stay pairs,
+        as a stem at half resolution sees them.
+
+    Examples
+    --------
+    >>> mirrored_places(-3, 8, 5).tolist(), mirrored_places(-3, 3, 2).tolist()
+    ([2, 1, 0, 0, 1, 2, 3, 4, 4, 3, 2], [1, 1, 0, 0, 1, 1])
+    """
+    at = np.arange(first, stop) % (2 * length)
+    return np.minimum(at, 2 * length - 1 - at)
 
 
 def _up(length: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from emlib.blockwise.engine import Engine
-from emlib.blockwise.site import Site
+from emlib.blockwise.site import MAPS, Site
 from emlib.pipeline.boundary_sources import boundaries_are_made
 from emlib.pipeline.settings import UNTIL
 from emlib.pipeline.state import Run
@@ -40,9 +41,18 @@ def load_results(run: Run, site: Site, window: Box | None) -> None:
             run.save_array(f"em_aligned_{settings.aligned_dtype}_zyx", stored, "EM aligned, in [0, 1]", own)
     if last >= UNTIL.index("boundaries") and boundaries_are_made(settings):
         run.boundaries = site.read("boundaries", box)
-        made_here = settings.boundaries_from not in ("forest", "experts")  # else its stage has written them
-        if keep and made_here and not settings.save_minimal:
-            run.save_array("boundaries_f16_zyx", run.boundaries.astype(np.float16), "Boundary probability")
+        learned = settings.boundaries_from == "experts"
+        if keep and not settings.save_minimal:
+            about = {"from": settings.boundaries_from, **((run.network or {}) if learned else {})}
+            if settings.boundaries_from == "forest":
+                about["model"] = Path(str(settings.model_path)).name
+            run.save_array("boundaries_f16_zyx", run.boundaries.astype(np.float16), "Boundary probability", about)
+    for name in (name for name in MAPS if site.place(name).is_dir()):
+        stored = site.read(name, box)
+        setattr(run, name, stored)
+        if keep and (name == "synapse_probability" or not settings.save_minimal):
+            what = name.replace("_", " ").capitalize()
+            run.save_array(f"{name}_f16_zyx", stored, what, run.network)
     if last >= UNTIL.index("segment"):
         run.labels = site.read("neurites", box)
         if keep:

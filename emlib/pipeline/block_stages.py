@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from emlib.blockwise import aligning, sections, segmenting, synapses
+from emlib.blockwise import aligning, clefts, sections, segmenting, synapses
 from emlib.blockwise.engine import Engine
+from emlib.blockwise.forest import forest_boundaries
 from emlib.blockwise.given import boundaries_of_file, labels_of_file
+from emlib.blockwise.networks import ARRAYS
 from emlib.blockwise.partition import sizes
 from emlib.blockwise.reading import copy_volume
+from emlib.blockwise.site import MAPS
+from emlib.blockwise.slices import baseline
 from emlib.errors import UserError
+from emlib.pipeline.block_networks import network_maps_in_blocks
 from emlib.pipeline.block_results import load_results, publish_window
-from emlib.pipeline.boundary_sources import boundaries_are_made, is_file, network_is_used
+from emlib.pipeline.boundary_sources import boundaries_are_made, forest_of, is_file, network_is_used
 from emlib.pipeline.contacts import contact_model
 from emlib.pipeline.state import Run
 from emlib.pipeline.steps import (
     alignment_quality,
-    boundaries_stage,
     graph_stage,
     keep_shifts,
     no_shifts,
     publish_stage,
-    synapses_stage,
     tell_place,
     why_not_aligned,
     write_graph,
 )
+from emlib.pipeline.synapse_sources import tell_of_direction
 from emlib.stages.align import drawn_misalignment
 from emlib.stages.graph import build_graph, edge_table
-from emlib.stages.segment import segment
 from emlib.volumes.volume import VolumeSource
 
 IN_MEMORY = 60  # bytes of a voxel, of a run in memory
@@ -56,6 +58,7 @@ class BlockStages:
         self.run, self.engine, self.budget = run, engine, budget
         self.settings = run.settings
         self.neurites = 0
+        self.maps: tuple[str, ...] = ()  # that a network told
 
     def cutout(self, source: VolumeSource, start: list[int]) -> None:
         """Copy the box into the store, and say where it comes from."""
@@ -109,74 +112,39 @@ class BlockStages:
 
     def boundaries(self) -> None:
         """Boundary probability; not needed when labels come from a file."""
-        settings, network = self.settings, network_is_used(self.settings)
-        if settings.boundaries_from == "intensity" and not network:
-            if boundaries_are_made(settings):
-                segmenting.intensity_boundaries(self.engine, settings.stages.segment.boundaries)
-            return
-        if is_file(settings.boundaries_from) and not network:
-            if boundaries_are_made(settings):
-                boundaries_of_file(self.engine, settings.boundaries_from, self.run.volume, self.run.shifts)
-            return
-        what = "a network" if network else f"--boundaries {settings.boundaries_from}"
+        run, settings = self.run, self.settings
         if boundaries_are_made(settings):
-            self._in_memory("boundaries", what, self._made)
-        elif network:
-            self._in_memory(None, what, self._made)
-
-    def _made(self) -> np.ndarray | None:
-        boundaries_stage(self.run)
-        return self.run.boundaries
+            if settings.boundaries_from == "intensity":
+                segmenting.intensity_boundaries(self.engine, settings.stages.segment.boundaries)
+            elif settings.boundaries_from == "forest":
+                forest_boundaries(self.engine, *forest_of(run))
+            elif is_file(settings.boundaries_from):
+                boundaries_of_file(self.engine, settings.boundaries_from, run.volume, run.shifts)
+        if network_is_used(settings):
+            self.maps = network_maps_in_blocks(run, self.engine)
+        for name in {*MAPS} - {ARRAYS[told][0] for told in self.maps}:  # of a run before that is resumed otherwise
+            shutil.rmtree(self.engine.site.place(name), ignore_errors=True)
 
     def segment(self) -> None:
         """Neurite labels from the segmenter or from a file."""
         settings, own = self.settings, self.settings.stages.segment
         if settings.labels_from:
             labels_of_file(self.engine, settings.labels_from, self.run.volume, self.run.shifts)
-        elif own.segmenter == "watershed" or settings.edge_model:
-            what = "--edge_model" if settings.edge_model else "--segmenter watershed"
-            self._in_memory("neurites", what, self._segmented)
+        elif own.segmenter == "watershed":
+            self.neurites = baseline(self.engine, own.baseline)
         else:
-            self.neurites = segmenting.neurites(self.engine, own)
-
-    def _segmented(self) -> np.ndarray:
-        run, site = self.run, self.engine.site
-        everything = tuple(slice(0, n) for n in site.shape)
-        made = boundaries_are_made(self.settings)
-        found = site.read("boundaries", everything) if made else None
-        return segment(run.aligned, site.voxel_size_nm, self.settings.stages.segment, found, contact_model(run))
-
-    def _in_memory(self, array: str | None, what: str, make: Callable[[], np.ndarray | None]) -> None:
-        """Do a stage on the whole volume, which must fit into memory, and write what it makes in blocks."""
-        run, site = self.run, self.engine.site
-        if not self._fits():
-            raise UserError(
-                f"{what} works on the whole volume in memory and {np.prod(site.shape) / 1e6:.0f} million voxels do not "
-                "fit; take a smaller --cutout, or --boundaries intensity and --segmenter multicut in blocks"
-            )
-        everything = tuple(slice(0, n) for n in site.shape)
-        run.volume = replace(run.volume, array=site.read("raw", everything))
-        run.aligned = site.read("em", everything).astype(np.float32)
-        made = make()
-        run.aligned = None
-        if array is not None:
-            site.create(array, made.dtype)
-            for box in segmenting.blocks_of(self.engine):
-                site.write(array, box, made[box])
+            self.neurites = segmenting.neurites(self.engine, own, contact_model(self.run))
 
     def synapses(self) -> None:
         """Synapse candidates with their partners."""
         run, own, layers = self.run, self.settings.stages.synapses, sections.layers(self.engine.site)
-        if run.synapse_probability is not None:
-            self._in_memory(None, "--synapses experts", self._found)
-            return
-        self.engine.run(synapses.STAGE, synapses.find_layer, own, layers)
-        run.candidates = synapses.join_candidates(self.engine.site, layers, own)
+        if "synapses" in self.maps:
+            run.candidates = clefts.find_candidates_in_blocks(self.engine, own)
+            tell_of_direction(run, learned=True)
+        else:
+            self.engine.run(synapses.STAGE, synapses.find_layer, own, layers)
+            run.candidates = synapses.join_candidates(self.engine.site, layers, own)
         run.outputs.table("synapse_candidates", run.candidates, "Synapse candidates: position, pre, post, score")
-
-    def _found(self) -> None:
-        self.run.labels = self.engine.site.read("neurites", tuple(slice(0, n) for n in self.engine.site.shape))
-        synapses_stage(self.run)
 
     def graph(self) -> None:
         """The graph of a volume that does not fit into memory; voxels were counted with the fragments."""
@@ -221,5 +189,5 @@ class BlockStages:
     def tidy(self) -> None:
         """Leave behind what is asked for."""
         if self.settings.save_minimal:
-            for array in ("raw", "boundaries"):
+            for array in ("raw", "boundaries", "mitochondria_probability"):
                 shutil.rmtree(self.engine.site.place(array), ignore_errors=True)

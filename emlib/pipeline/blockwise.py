@@ -3,9 +3,6 @@
 1. The box is copied into ``data/volume.zarr``; each stage reads blocks of it with a margin and writes blocks.
 2. Done-marks of blocks lie in ``runs/blocks/<stage>/``; ``--resume`` does what has none.
 3. Where the volume fits into memory, the arrays are then written as ``.npy`` too, and scored, as a run in memory does.
-
-What works on the volume as a whole (forests, networks, learned contacts, the slice-wise baseline) is done in memory
-where that suffices, and refused where it does not.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,8 @@ from emlib.blockwise.budget import Budget, check_blocks, plan_blocks
 from emlib.blockwise.carriers import need_dask, open_carrier
 from emlib.blockwise.engine import Carrier, Engine
 from emlib.blockwise.site import Site
+from emlib.pipeline.block_models import model_costs
+from emlib.pipeline.block_networks import network_cost
 from emlib.pipeline.block_results import write_pyramids
 from emlib.pipeline.block_stages import BlockStages
 from emlib.pipeline.boundary_sources import check_boundary_source
@@ -34,7 +33,7 @@ from emlib.pipeline.carriage import GB, Carriage
 from emlib.pipeline.contacts import check_segmenting
 from emlib.pipeline.dependence import code_fingerprint, dependence
 from emlib.pipeline.finished import basis, keep_finished
-from emlib.pipeline.run import STAGES, failure_on_record, record_costs, terminable
+from emlib.pipeline.run import STAGES, record_costs, recorded_run
 from emlib.pipeline.scoring import read_true_synapses
 from emlib.pipeline.settings import PipelineSettings
 from emlib.pipeline.state import Run
@@ -45,10 +44,8 @@ from emlib.pipeline.steps import (
     phantom_instead,
 )
 from emlib.pipeline.summary import summary
-from emlib.runs.artefacts import Outputs
 from emlib.runs.kept_results import set_aside
-from emlib.runs.lock import run_lock
-from emlib.runs.runlog import PACKAGES, RunLog
+from emlib.runs.runlog import PACKAGES
 from emlib.volumes.bossdb import NetworkUnreachable
 from emlib.volumes.cutout import place_box, refuse_palette, size_of_voxels
 from emlib.volumes.open import open_volume
@@ -93,13 +90,8 @@ def run_blockwise(
     """
     carriage = carriage or Carriage()
     need_dask(carriage.scheduler, carriage.workers)
-    outputs = Outputs(outdir)
-    with run_lock(outputs.root), terminable() as stopped:
-        outputs.remove_stale()
-        log = RunLog(outputs.root / "runs", asdict(settings), command)
-        run = Run(settings, outputs, log, command=command, quiet=quiet)
-        with failure_on_record(run):
-            _Blockwise(run, carriage, resume, stopped).go()
+    with recorded_run(settings, outdir, command=command, quiet=quiet) as (run, stopped):
+        _Blockwise(run, carriage, resume, stopped).go()
     return run
 
 
@@ -191,7 +183,10 @@ class _Blockwise:
         )
         check_blocks(site, settings.stages)
         workers = 1 if self.carriage.scheduler else self.carriage.workers
-        budget = plan_blocks(site, settings.stages, source.dtype.itemsize, self.carriage.budget, workers)
+        network = network_cost(settings, site.voxel_size_nm)
+        budget = plan_blocks(
+            site, settings.stages, source.dtype.itemsize, self.carriage.budget, workers, network, model_costs(run, site)
+        )
         if budget.workers < self.carriage.workers:
             run.say(
                 f"note: {budget.workers} of {self.carriage.workers} workers, as {self.carriage.budget / GB:.1f} GB do "

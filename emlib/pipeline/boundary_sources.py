@@ -24,6 +24,8 @@ from emlib.volumes.companions import read_probability
 
 if TYPE_CHECKING:
     from emlib.learn.volumes.boundary_model import BoundaryModel
+    from emlib.refine.features import FeatureSettings
+    from emlib.refine.forest import Forest
 
 
 def boundaries_are_made(settings: PipelineSettings) -> bool:
@@ -133,7 +135,7 @@ def make_boundaries(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
 
 def _from_experts(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
     """The boundaries of a network; what it tells of mitochondria and synapses is put into the run."""
-    maps, model = network_maps(run, ("boundaries", "mitochondria", *_synapse_map(run.settings)))
+    maps, model = network_maps(run, maps_wanted(run.settings, boundaries=True))
     about = {**about_model(model), "channel": model.names[model.boundary]}
     return maps.boundaries.astype(np.float32), {**about, **asdict(run.settings.stages.experts)}
 
@@ -141,11 +143,13 @@ def _from_experts(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
 def maps_without_boundaries(run: Run) -> None:
     """Show the volume to a network for its synapses where boundaries come from elsewhere or none are made."""
     if network_is_used(run.settings):
-        network_maps(run, ("mitochondria", *_synapse_map(run.settings)))
+        network_maps(run, maps_wanted(run.settings, boundaries=False))
 
 
-def _synapse_map(settings: PipelineSettings) -> tuple[str, ...]:
-    return () if settings.synapses_from == "heuristic" else ("synapses",)
+def maps_wanted(settings: PipelineSettings, *, boundaries: bool) -> tuple[str, ...]:
+    """The maps that the network of a run is asked for, its boundaries if these come from it."""
+    first = ("boundaries", "mitochondria") if boundaries else ("mitochondria",)
+    return first if settings.synapses_from == "heuristic" else (*first, "synapses")
 
 
 def about_model(model: BoundaryModel) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def network_maps(run: Run, wanted: Sequence[str]) -> tuple[ExpertMaps, BoundaryM
 
     settings = run.settings
     model = load_boundary_model(settings.model_path, boundary="boundaries" in wanted)
-    _warn_of_training_data(run, model.trained_on, model.path)
+    warn_of_training_data(run, model.trained_on, model.path)
     moved = not run.align_skipped
     em = run.volume.array
     if moved and model.sections > 1:  # neighbours must lie on top of each other
@@ -194,7 +198,7 @@ def _moved(plane: np.ndarray, shifts: pd.DataFrame) -> np.ndarray:
     return apply_shifts(plane.astype(np.float32), shifts).astype(np.float16)
 
 
-def _warn_of_training_data(run: Run, trained_on: dict[str, Any], path: Path) -> None:
+def warn_of_training_data(run: Run, trained_on: dict[str, Any], path: Path) -> None:
     """Say that a model has seen this very volume, and whether these sections."""
     if not trained_on.get("sha256") or "://" in run.settings.dataset or run.synthetic:
         return
@@ -220,18 +224,31 @@ def _warn_of_training_data(run: Run, trained_on: dict[str, Any], path: Path) -> 
 
 def _from_forest(run: Run) -> np.ndarray:
     """The background probability of a forest of pixels."""
-    from emlib.refine.model_file import feature_settings
     from emlib.refine.pixel_forest import background_probability
 
-    path, voxel = run.settings.model_path, run.volume.voxel_size_nm
-    forest, stored = _read_forest(path)
-    features = feature_settings(stored, forest, voxel, path)
+    voxel = run.volume.voxel_size_nm
+    forest, features = forest_of(run)
     damaged = damaged_sections(run.aligned)
     result = np.zeros(run.aligned.shape, np.float32)
     if not damaged.all():
         good = run.aligned if not damaged.any() else run.aligned[~damaged]
         result[~damaged] = background_probability(good, voxel, forest, features)
     return result
+
+
+def forest_of(run: Run) -> tuple[Forest, FeatureSettings]:
+    """The forest of pixels of a run, and the features that it knows.
+
+    Raises
+    ------
+    UserError
+        If there is none in the file, or the volume gives other features.
+    """
+    from emlib.refine.model_file import feature_settings
+
+    path = run.settings.model_path
+    forest, stored = _read_forest(path)
+    return forest, feature_settings(stored, forest, run.volume.voxel_size_nm, path)
 
 
 def _read_forest(path: str):

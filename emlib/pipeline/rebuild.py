@@ -39,7 +39,7 @@ from emlib.pipeline.run import failure_on_record, terminable
 from emlib.pipeline.scoring import one_way, score_aligned, total_shifts
 from emlib.pipeline.settings import REBUILD
 from emlib.pipeline.state import Run
-from emlib.pipeline.steps import NEURITES_TABLE, boss_options, recall_graph
+from emlib.pipeline.steps import NEURITES_TABLE, boss_options, log_place, recall_graph
 from emlib.pipeline.summary import summary
 from emlib.pipeline.synapse_decisions import Applied, apply_decisions, read_decisions
 from emlib.pipeline.synapse_sources import find_synapses
@@ -207,13 +207,7 @@ def _read(run: Run, base: Base, labels: str) -> tuple[np.ndarray, str]:
     run.mitochondria_probability = base.array(MITOCHONDRIA)
     run.boundaries = base.array(BOUNDARIES)
     run.synthetic = sidecar.get("synthetic")
-    run.log.update(
-        dataset=run.settings.dataset,
-        synthetic=run.synthetic,
-        offset_xyz=run.volume.offset[::-1],
-        cutout_xyz=run.volume.shape[::-1],
-        voxel_size_nm_zyx=run.volume.voxel_size_nm,
-    )
+    log_place(run)
     own, own_name = base.labels()
     run.labels, sha256 = read_new_labels(labels, run.volume)
     if Path(labels).stem != own_name:

@@ -63,14 +63,36 @@ def run_pipeline(
     KeyboardInterrupt
         On Ctrl-C and on SIGTERM; the run log says "interrupted".
     """
+    with recorded_run(settings, outdir, command=command, quiet=quiet) as (run, stopped):
+        _run_stages(run, stopped, resume)
+    return run
+
+
+@contextmanager
+def recorded_run(
+    settings: PipelineSettings, outdir: str | Path, *, command: str, quiet: bool
+) -> Iterator[tuple[Run, threading.Event]]:
+    """Hold a folder for the length of the block, and put on record what breaks it off.
+
+    Yields
+    ------
+    run : Run
+        New, with its entry in the run log.
+    stopped : threading.Event
+        As `terminable` yields it.
+
+    Raises
+    ------
+    UserError
+        If another run holds the folder, or it cannot be written.
+    """
     outputs = Outputs(outdir)
     with run_lock(outputs.root), terminable() as stopped:
         outputs.remove_stale()
         log = RunLog(outputs.root / "runs", asdict(settings), command)
         run = Run(settings, outputs, log, command=command, quiet=quiet)
         with failure_on_record(run):
-            _run_stages(run, stopped, resume)
-    return run
+            yield run, stopped
 
 
 @contextmanager

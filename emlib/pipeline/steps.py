@@ -102,6 +102,12 @@ def tell_place(run: Run) -> None:
     """Say where the EM comes from, in the log and beside the artefacts, and read the truth that belongs to it."""
     if run.synthetic:  # what a run on real data leaves of an earlier one shows at its end
         run.outputs.mark_synthetic(run.synthetic)
+    log_place(run)
+    run.truth = _truth(run)
+
+
+def log_place(run: Run) -> None:
+    """Put on record where the EM comes from and how large its voxels are."""
     run.log.update(
         dataset=run.settings.dataset,
         synthetic=run.synthetic,
@@ -109,7 +115,6 @@ def tell_place(run: Run) -> None:
         cutout_xyz=run.volume.shape[::-1],
         voxel_size_nm_zyx=run.volume.voxel_size_nm,
     )
-    run.truth = _truth(run)
 
 
 def recall_cutout(run: Run) -> None:

@@ -29,7 +29,11 @@ def find_synapses(run: Run) -> pd.DataFrame:
     return find_candidates(run.aligned, run.labels, size, settings)
 
 
-def tell_of_direction(run: Run) -> None:
-    """Say of real tissue that a network finds synapses there, but that nobody knows which way they point."""
-    if run.synapse_probability is not None and not run.synthetic and run.settings.stages.synapses.directed:
+def tell_of_direction(run: Run, *, learned: bool | None = None) -> None:
+    """Say of real tissue that a network finds synapses there, but that nobody knows which way they point.
+
+    ``learned`` says whether a network found them; default: whether the run has its map.
+    """
+    learned = run.synapse_probability is not None if learned is None else learned
+    if learned and not run.synthetic and run.settings.stages.synapses.directed:
         run.say(f"note: {GUESSED}")

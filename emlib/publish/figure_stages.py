@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -50,67 +52,96 @@ def figure1(
     """
     depth, height, width = labels.shape
     z = depth // 2 if z is None else z
-    y, x = height // 2, width // 2
     vz, vy, vx = voxel_size_nm
-    before = em_u8 if preprocessed is None else preprocessed
-    sections = [("Raw EM", em_u8), ("Preprocessed", preprocessed), ("Aligned", aligned)]
-    sections = [(name, stack) for name, stack in sections if stack is not None]
-
-    columns = len(sections) + 1
+    stacks = {"Raw EM": em_u8, "Preprocessed": preprocessed, "Aligned": aligned}
+    stacks = {name: stack for name, stack in stacks.items() if stack is not None}
     inner = WIDTH - 2 * MARGIN
-    cell = (inner - (columns - 1) * GAP) / columns
+    cell = (inner - len(stacks) * GAP) / (len(stacks) + 1)
     tall = min(cell * height * vy / (width * vx), 4.5)
     cuts = _place_cuts(depth * vz, height * vy, width * vx, inner) if depth > 1 else []
     total = CAPTION + tall + max((top + h for _, top, _, h, _ in cuts), default=0.25) + 0.15
-
-    neurites = int((pd.unique(labels[z].ravel()) > 0).sum())
-    page = Page(
-        WIDTH,
-        total,
-        f"Figure 1. From raw EM to neurites: section z = {z} ({plural(depth, 'section')} in all)",
-        note,
-        f"{width} × {height} voxels of {vx:g} × {vy:g} nm, sections {vz:g} nm apart; "
-        f"{plural(neurites, 'neurite')} in this section, one colour per id, white lines between ids. "
-        f"“Before” is the {'raw' if preprocessed is None else 'preprocessed'} stack; yellow ticks mark the cuts.",
-    )
+    title = f"Figure 1. From raw EM to neurites: section z = {z} ({plural(depth, 'section')} in all)"
+    told = _subtitle(labels[z], voxel_size_nm, "raw" if preprocessed is None else "preprocessed")
+    page = Page(WIDTH, total, title, note, told)
     letters = iter("abcdefghijklmnop")
     wide = tall * width * vx / (height * vy)  # the section keeps its shape where the height is capped
-    ranges = {}
-    for column, (name, stack) in enumerate(sections):
-        ranges[name] = low, high = grey_range(stack[z])
-        span = f"{low:.0f}–{high:.0f}" if stack.dtype.kind in "iu" else f"{low:.2f}–{high:.2f}"
-        left = MARGIN + column * (cell + GAP) + max(0.0, (cell - wide) / 2)
-        picture = shrink(grey_u8(stack[z], low, high), MAX_PIXELS)
-        axes = page.picture(left, CAPTION, min(wide, cell), tall, picture, f"{next(letters)}  {name} (grey {span})")
-        set_extent(axes, (height, width))
-        scale_bar(axes, vx)
-    left = MARGIN + len(sections) * (cell + GAP) + max(0.0, (cell - wide) / 2)
-    painted = paint_labels(grey_u8(aligned[z], *ranges["Aligned"]), labels[z], (tall, min(wide, cell)))
-    axes = page.picture(left, CAPTION, min(wide, cell), tall, painted, f"{next(letters)}  Neurites over aligned EM")
-    set_extent(axes, (height, width))
-    scale_bar(axes, vx)
+    sections = {name: stack[z] for name, stack in stacks.items()}
+    axes = _draw_sections(page, sections, labels[z], vx, (cell, tall, wide), letters)
     if cuts:
-        mark_cuts(axes, y, x)
+        mark_cuts(axes, height // 2, width // 2)
+        before = em_u8 if preprocessed is None else preprocessed
+        shown = {"before": (before, grey_range(before[z])), "aligned": (aligned, grey_range(aligned[z]))}
+        _draw_cuts(page, CAPTION + tall, cuts, shown, labels, voxel_size_nm, letters)
+    else:
+        told = "A single section: there is no cut across sections to show."
+        page.text(MARGIN, CAPTION + tall + 0.1, told, size=PANEL_PT)
+    return page.figure
 
-    top = CAPTION + tall
-    if not cuts:
-        page.text(MARGIN, top + 0.1, "A single section: there is no cut across sections to show.", size=PANEL_PT)
-    low_high = grey_range(before[z])
+
+def _subtitle(section: np.ndarray, voxel_size_nm: tuple[float, float, float], before: str) -> str:
+    """What is seen, of the labels of a section (Y, X) and the name of the stack that is called "before"."""
+    (height, width), (vz, vy, vx) = section.shape, voxel_size_nm
+    neurites = int((pd.unique(section.ravel()) > 0).sum())
+    return (
+        f"{width} × {height} voxels of {vx:g} × {vy:g} nm, sections {vz:g} nm apart; "
+        f"{plural(neurites, 'neurite')} in this section, one colour per id, white lines between ids. "
+        f"“Before” is the {before} stack; yellow ticks mark the cuts."
+    )
+
+
+def _draw_sections(
+    page: Page,
+    stages: dict[str, np.ndarray],
+    labels: np.ndarray,
+    nm: float,
+    place: tuple[float, float, float],
+    letters: Iterator[str],
+) -> Axes:
+    """Draw a section after each stage, and its labels over the last; return the axes of these.
+
+    ``place`` is the width of a column, and the height and width of a section in it.
+    """
+    cell, tall, wide = place
+
+    def draw(column: int, picture: np.ndarray, title: str) -> Axes:
+        left = MARGIN + column * (cell + GAP) + max(0.0, (cell - wide) / 2)
+        axes = page.picture(left, CAPTION, min(wide, cell), tall, picture, f"{next(letters)}  {title}")
+        set_extent(axes, labels.shape)
+        scale_bar(axes, nm)
+        return axes
+
+    for column, (name, section) in enumerate(stages.items()):
+        low, high = grey_range(section)
+        span = f"{low:.0f}–{high:.0f}" if section.dtype.kind in "iu" else f"{low:.2f}–{high:.2f}"
+        draw(column, shrink(grey_u8(section, low, high), MAX_PIXELS), f"{name} (grey {span})")
+    painted = paint_labels(grey_u8(section, low, high), labels, (tall, min(wide, cell)))
+    return draw(len(stages), painted, "Neurites over aligned EM")
+
+
+def _draw_cuts(
+    page: Page,
+    top: float,
+    cuts: list[tuple],
+    shown: dict[str, tuple[np.ndarray, tuple[float, float]]],
+    labels: np.ndarray,
+    voxel_size_nm: tuple[float, float, float],
+    letters: Iterator[str],
+) -> None:
+    """Draw the cuts that `_place_cuts` gives, below ``top``: ``shown`` before and after alignment, each with its range
+    of grey, and the labels over the latter."""
+    (depth, height, width), (vz, vy, vx) = labels.shape, voxel_size_nm
+    y, x = height // 2, width // 2
     for left, down, w, h, (plane, kind) in cuts:
         along, step, where = (np.s_[:, y, :], vx, f"y = {y}") if plane == "x–z" else (np.s_[:, :, x], vy, f"x = {x}")
-        cut_ids = labels[along]
-        stretch = h / (w * depth * vz / (cut_ids.shape[1] * step))
+        ids = labels[along]
+        stretch = h / (w * depth * vz / (ids.shape[1] * step))
         title = f"{next(letters)}  {plane} at {where}, {kind}" + (f", z × {stretch:.1f}" if stretch > 1.01 else "")
-        if kind == "before":
-            picture = shrink(grey_u8(before[along], *low_high), MAX_PIXELS)
-        elif kind == "aligned":
-            picture = shrink(grey_u8(aligned[along], *ranges["Aligned"]), MAX_PIXELS)
-        else:
-            picture = paint_labels(grey_u8(aligned[along], *ranges["Aligned"]), cut_ids, (h, w))
+        stack, low_high = shown.get(kind, shown["aligned"])
+        grey = grey_u8(stack[along], *low_high)
+        picture = shrink(grey, MAX_PIXELS) if kind in shown else paint_labels(grey, ids, (h, w))
         axes = page.picture(left, top + down, w, h, picture, title)
-        set_extent(axes, cut_ids.shape)
+        set_extent(axes, ids.shape)
         scale_bar(axes, step)
-    return page.figure
 
 
 def paint_labels(grey: np.ndarray, labels: np.ndarray, inches: tuple[float, float]) -> np.ndarray:

@@ -21,6 +21,7 @@ from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from emlib.publish.style import BLACK, INK, YELLOW
+from emlib.runs.artefacts import Outputs
 from emlib.volumes.atomic import atomic_path
 
 DPI = 130
@@ -233,6 +234,14 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> list[Path]:
         for image, interpolation in zip(images, before, strict=True):
             image.set_interpolation(interpolation)
     return [png, pdf]
+
+
+def put_figure(outputs: Outputs, figure: Figure, name: str, what: str) -> list[Path]:
+    """Write a figure into ``figures/`` of a run's folder, and note there what it shows; as `save_figure` else."""
+    paths = save_figure(figure, outputs.path("figures"), name)
+    for path in paths:
+        outputs.note(f"figures/{path.name}", what)
+    return paths
 
 
 def _set_font(figure: Figure) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from emlib.publish.figure_synapses import Clefts
-from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, figure5, figure6, save_figure
+from emlib.publish.figures import NAMES, figure1, figure2, figure3, figure4, figure5, figure6
+from emlib.publish.page import put_figure
 from emlib.publish.report import Artefact, FigureItem, Number, ReportContext, Table, Timing, render_report
 from emlib.publish.score_tables import score_tables
 from emlib.publish.stages_used import stages_used, used_in_short
@@ -88,9 +89,7 @@ def _figures(run: Run):
 
 
 def _figure(run: Run, name: str, caption: str, figure: Figure) -> FigureItem:
-    png, pdf = save_figure(figure, run.outputs.path("figures"), name)
-    for path in (png, pdf):
-        run.outputs.note(f"figures/{path.name}", caption)
+    png, pdf = put_figure(run.outputs, figure, name, caption)
     return FigureItem(name, caption, png.read_bytes(), f"figures/{pdf.name}")
 
 

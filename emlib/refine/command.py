@@ -5,22 +5,18 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from emlib.errors import UserError
-from emlib.proofread.run_files import RunFiles
-from emlib.publish.page import save_figure
+from emlib.publish.page import put_figure
 from emlib.refine.corrections import CorrectedRun, find_corrected_run, find_run_with_em, read_corrections, read_em
 from emlib.refine.edge_features import EDGE_NAMES
 from emlib.refine.edge_forest import EdgeForest
 from emlib.refine.features import feature_names
 from emlib.refine.figure_importance import figure_importance, importance_table
-from emlib.refine.forest import CLASSIFIERS
+from emlib.refine.forest import check_forest
 from emlib.refine.model_file import feature_settings, read_model, write_model
-from emlib.refine.recording import recorded
+from emlib.refine.recording import Recording, recorded
 from emlib.refine.refining import Refined, RefineSettings, apply_forests, refine
-from emlib.runs.artefacts import Outputs, plain
-from emlib.runs.stopwatch import Stopwatch
+from emlib.runs.artefacts import plain
 from emlib.stages.boundaries import damaged_sections
 from emlib.stages.segment import SEGMENTERS
 
@@ -54,13 +50,9 @@ def check_settings(settings: RefineSettings) -> None:
     UserError
         Naming the first of them.
     """
-    forests = {"forest": settings.forest, "edges.forest": settings.edges.forest}
-    for name, one in forests.items():
-        if one.classifier not in CLASSIFIERS:
-            raise UserError(f"--set {name}.classifier={one.classifier}: choose from {', '.join(CLASSIFIERS)}")
-    lowest = {"trees": 1, "min_leaf": 1, "max_leaves": 2}
-    limits = [(f"{name}.{key}", getattr(one, key), low) for name, one in forests.items() for key, low in lowest.items()]
-    limits += [("examples.pixels", settings.examples.pixels, 100), ("edges.folds", settings.edges.folds, 2)]
+    check_forest("forest", settings.forest)
+    check_forest("edges.forest", settings.edges.forest)
+    limits = [("examples.pixels", settings.examples.pixels, 100), ("edges.folds", settings.edges.folds, 2)]
     limits += [("examples.band_px", settings.examples.band_px, 1)]
     for name, value, low in limits:
         if value < low:
@@ -104,13 +96,12 @@ def refine_run(request: RefineRequest, command: str = "", quiet: bool = False) -
     find = find_run_with_em if request.model else find_corrected_run
     files = find(request.outdir, request.labels, request.voxel_size_nm)
     with recorded(files, {**vars(request)}, command) as recording:
-        lines, recording.summary = _refine(request, files, recording.outputs, recording.watch, quiet)
+        lines, recording.summary = _refine(request, recording, quiet)
     return [*lines, *recording.lines()]
 
 
-def _refine(
-    request: RefineRequest, files: RunFiles, outputs: Outputs, watch: Stopwatch, quiet: bool
-) -> tuple[list[str], dict]:
+def _refine(request: RefineRequest, recording: Recording, quiet: bool) -> tuple[list[str], dict]:
+    files, watch = recording.files, recording.watch
     settings, voxel = request.settings, files.voxel_size_nm
     with watch.stage("read"):
         em = read_em(files)
@@ -135,7 +126,7 @@ def _refine(
         )
         lines, learnt = _lines(refined), {"sections": corrections.sections}
     with watch.stage("write"):
-        _write(refined, files, outputs, settings, {"seed": request.seed, "model": request.model, **learnt})
+        _write(refined, recording, settings, {"seed": request.seed, "model": request.model, **learnt})
     neurites = int(refined.labels.max())
     summary = {"neurites": neurites, **learnt, "validation": _validation(refined)}
     return [*lines, f"{neurites} neurites"], summary
@@ -152,14 +143,11 @@ def _stored_edges(forests: dict, stored: dict, path: str) -> EdgeForest | None:
         raise UserError(f"the model {path} has an edge forest without calibration; train it anew") from error
 
 
-def _write(refined: Refined, files: RunFiles, outputs: Outputs, settings: RefineSettings, about: dict) -> None:
-    mark = {"synthetic": files.synthetic} if files.synthetic else {}
-    if mark:
-        outputs.mark_synthetic(files.synthetic)
+def _write(refined: Refined, recording: Recording, settings: RefineSettings, about: dict) -> None:
+    files, outputs = recording.files, recording.outputs
     source = {"em": files.em.uri, "labels": files.labels.uri, **about}
-    meta = {"voxel_size_nm": files.voxel_size_nm, "source": source, "settings": settings, **mark}
-    outputs.array(LABELS, refined.labels, "Neurite labels, refined by a forest", **meta)
-    outputs.array(BOUNDARIES, refined.boundaries.astype(np.float16), "Boundary probability of the forest", **meta)
+    meta = {"source": source, "settings": settings}
+    recording.volumes((LABELS, BOUNDARIES), refined.labels, refined.boundaries, "forest", **meta)
     if refined.pixels is None:
         return
     forests = {"pixels": refined.pixels.forest}
@@ -181,8 +169,7 @@ def _write(refined: Refined, files: RunFiles, outputs: Outputs, settings: Refine
             continue
         subtitle = " ".join(_lines(refined)[1 if what == "contacts" else 0 :][:1])
         figure = figure_importance(table, f"What the forest of {what} relies on", subtitle, files.synthetic)
-        for path in save_figure(figure, outputs.path("figures"), f"refine_rf_{name}"):
-            outputs.note(f"figures/{path.name}", f"What the forest of {what} relies on")
+        put_figure(outputs, figure, f"refine_rf_{name}", f"What the forest of {what} relies on")
 
 
 def _validation(refined: Refined) -> dict:

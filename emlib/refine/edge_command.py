@@ -13,7 +13,7 @@ import pandas as pd
 
 from emlib.errors import UserError
 from emlib.proofread.run_files import RunFiles
-from emlib.publish.page import save_figure
+from emlib.publish.page import put_figure
 from emlib.refine.edge_blocks import label_table
 from emlib.refine.edge_boosting import ContactSettings, Learned, learn_contacts
 from emlib.refine.edge_contacts import CONTACT_NAMES
@@ -21,8 +21,8 @@ from emlib.refine.edge_figures import Curve, figure_curve
 from emlib.refine.edge_model import INTENSITY, TUNED, ContactModel, write_edge_model
 from emlib.refine.edge_tuning import tune
 from emlib.refine.figure_importance import importance_table
-from emlib.refine.recording import recorded
-from emlib.runs.artefacts import Outputs
+from emlib.refine.forest import check_forest
+from emlib.refine.recording import Recording, recorded
 from emlib.stages.agglomerate import region_graph
 from emlib.stages.boundaries import damaged_sections, intensity_boundaries
 from emlib.stages.learned_edges import Cut
@@ -134,7 +134,7 @@ def learn_from_crop(request: CropRequest, command: str = "", quiet: bool = False
         learned, model, curves = learn_model(crop, request.settings, request.seed, request.boundaries, watch.stage)
         trained_on = {"uri": source.uri, "sha256": volume_sha256(source), "z": [first, end]}
         with watch.stage("write"):
-            _write(recording.outputs, replace(model, trained_on=trained_on), learned, curves, synthetic)
+            _write(recording, replace(model, trained_on=trained_on), learned, curves)
         points = {name: _point(curve) for name, curve in curves.items()}
         recording.summary = {"validation": learned.validation, "chosen": points}
     return [*_lines(learned, points), *recording.lines()]
@@ -195,14 +195,7 @@ def check_crop_settings(settings: CropSettings) -> None:
     contacts = settings.contacts
     if contacts.forest.classifier != "hgb":
         raise UserError(f"--set contacts.forest.classifier={contacts.forest.classifier}: contacts of a crop take hgb")
-    lowest = {"trees": 1, "min_leaf": 1, "max_leaves": 2}
-    for name, low in lowest.items():
-        if getattr(contacts.forest, name) < low:
-            raise UserError(f"--set contacts.forest.{name}={getattr(contacts.forest, name)}: must be at least {low}")
-    if not 0 < contacts.forest.learning_rate <= 1:
-        raise UserError(
-            f"--set contacts.forest.learning_rate={contacts.forest.learning_rate:g}: must lie above 0 and be at most 1"
-        )
+    check_forest("contacts.forest", contacts.forest)
     if not 0.5 < contacts.purity <= 1:
         raise UserError(f"--set contacts.purity={contacts.purity:g}: must lie above 0.5 and be at most 1")
     if min(contacts.blocks) < 1 or np.prod(contacts.blocks) < 2:
@@ -215,11 +208,9 @@ def _point(curve: pd.DataFrame) -> dict[str, float]:
     return {name: float(row[name]) for name in ("bias", "size_power", "voi_split", "voi_merge", "voi", "arand")}
 
 
-def _write(
-    outputs: Outputs, model: ContactModel, learned: Learned, curves: dict[str, pd.DataFrame], synthetic: str | None
-) -> None:
-    if synthetic:
-        outputs.mark_synthetic(synthetic)
+def _write(recording: Recording, model: ContactModel, learned: Learned, curves: dict[str, pd.DataFrame]) -> None:
+    outputs, synthetic = recording.outputs, recording.files.synthetic
+    recording.mark_synthetic()
     write_edge_model(outputs.path(f"data/{MODEL}.npz"), model)
     outputs.note(f"data/{MODEL}.npz", "The model of contacts, for run_pipeline.py --edge_model")
     bins = learned.bins.to_dict("records")
@@ -239,8 +230,7 @@ def _write(
         "Circles: the chosen points; grey lines: equal VOI."
     )
     figure = figure_curve(drawn, "Which fragments belong together", subtitle, synthetic, learned.bins)
-    for path in save_figure(figure, outputs.path("figures"), f"{MODEL}_curve"):
-        outputs.note(f"figures/{path.name}", "Splits against mergers over the bias, and the calibration")
+    put_figure(outputs, figure, f"{MODEL}_curve", "Splits against mergers over the bias, and the calibration")
 
 
 def _lines(learned: Learned, points: dict[str, dict[str, float]]) -> list[str]:

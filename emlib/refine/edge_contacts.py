@@ -6,6 +6,8 @@ volumes of about the same voxel size.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from bioimage_cpp.graph.features import edge_map_features_complex
 
@@ -32,7 +34,49 @@ _SHAPES = (
 _AROUND = tuple(
     f"{what}, {end}" for what in ("above the fragment's weakest", "rank at the fragment", "contacts") for end in _ENDS
 )
+MEDIAN = FEATURES.index("median")
 CONTACT_NAMES = (*_ALONG, *_INSIDE, *_CONTRAST, *_SIZES, *_SHAPES, *_AROUND)
+
+
+class Contacts(NamedTuple):
+    """What is known of E contacts and of the K fragments that they join, wherever it was measured.
+
+    Attributes
+    ----------
+    ends : (E, 2) int array
+        Rows of ``inside`` and ``whole``.
+    boundary, grey : (E, 11) array
+        Along the contact, columns ``FEATURES`` without the last.
+    inside : (K, 2) array
+        Mean boundary probability and grey value of each fragment.
+    whole, contact : Shapes
+        Of the K fragments and of the E contacts.
+    across : (E,) array in [0, 1]
+        Share of a contact across z.
+    area : (E,) array
+        From `emlib.stages.agglomerate.contact_areas`.
+    between, overlap : (E,) arrays
+        As in `emlib.stages.agglomerate.RegionGraph`.
+    surface : (E, 2) array
+        Area of all contacts of each of the two fragments.
+    weakest, rank, others : (E, 2) array
+        From `standing`, for each of the two fragments.
+    """
+
+    ends: np.ndarray
+    boundary: np.ndarray
+    grey: np.ndarray
+    inside: np.ndarray
+    whole: Shapes
+    contact: Shapes
+    across: np.ndarray
+    area: np.ndarray
+    between: np.ndarray
+    overlap: np.ndarray
+    surface: np.ndarray
+    weakest: np.ndarray
+    rank: np.ndarray
+    others: np.ndarray
 
 
 def contact_features(cut: Cut) -> np.ndarray:
@@ -45,12 +89,7 @@ def contact_features(cut: Cut) -> np.ndarray:
     Returns
     -------
     (E, 56) float32 array
-        Columns ``CONTACT_NAMES``. Along the contact and inside the two fragments: boundary probability and grey value.
-        Sizes, shapes from second moments, and how the contact compares with the others of its two fragments.
-
-    Notes
-    -----
-    After the features of Andres et al. 2012, Nunez-Iglesias et al. 2013 and Beier et al. 2017.
+        Columns ``CONTACT_NAMES``, from `describe`.
     """
     graph, fragments = cut.graph, cut.fragments
     ends, count = graph.rag.uv_ids(), graph.rag.number_of_nodes
@@ -61,18 +100,43 @@ def contact_features(cut: Cut) -> np.ndarray:
     )
     whole = fragment_shapes(fragments, count, cut.voxel_size_nm)
     contact, across = contact_shapes(graph, fragments, cut.voxel_size_nm)
-    inside = {
-        name: _ordered((_sums(fragments, values, count) / np.maximum(_sums(fragments, None, count), 1))[ends])
-        for name, values in (("boundary", cut.boundaries), ("grey", cut.em))
-    }
-    along = FEATURES.index("median")
+    voxels = np.maximum(_sums(fragments, None, count), 1)
+    inside = np.stack([_sums(fragments, values, count) / voxels for values in (cut.boundaries, cut.em)], axis=1)
+    area = contact_areas(graph, cut.voxel_size_nm)
+    surface = np.bincount(ends.ravel(), np.repeat(area, 2), count)
+    rank, others, weakest = standing(ends.ravel(), np.repeat(graph.features[:, MEDIAN], 2), count)
+    return describe(
+        Contacts(
+            *(ends, graph.features[:, :-1], grey[:, :-1], inside, whole, contact, across, area),
+            *(graph.between, graph.overlap, surface[ends]),
+            *(weakest[ends], rank.reshape(-1, 2), others[ends]),
+        )
+    )
+
+
+def describe(known: Contacts) -> np.ndarray:
+    """Make features of what is known of contacts.
+
+    Returns
+    -------
+    (E, 56) float32 array
+        Columns ``CONTACT_NAMES``. Along the contact and inside the two fragments: boundary probability and grey value.
+        Sizes, shapes from second moments, and how the contact compares with the others of its two fragments.
+
+    Notes
+    -----
+    After the features of Andres et al. 2012, Nunez-Iglesias et al. 2013 and Beier et al. 2017.
+    """
+    boundary, grey = (_ordered(known.inside[:, k][known.ends]) for k in range(2))
     columns = [
-        *(graph.features[:, :-1], grey[:, :-1], inside["boundary"], inside["grey"]),
-        graph.features[:, along] - inside["boundary"].mean(axis=1),
-        inside["grey"].mean(axis=1) - grey[:, along],
-        *_sizes(cut, ends, whole),
-        *_shape_columns(ends, whole, contact, across),
-        *_surroundings(ends, count, graph.features[:, along]),
+        *(known.boundary, known.grey, boundary, grey),
+        known.boundary[:, MEDIAN] - boundary.mean(axis=1),
+        grey.mean(axis=1) - known.grey[:, MEDIAN],
+        *_sizes(known),
+        *_shape_columns(known.ends, known.whole, known.contact, known.across),
+        *_ordered(known.boundary[:, MEDIAN, None] - known.weakest).T,
+        *_ordered(known.rank / np.maximum(known.others - 1, 1)).T,
+        *_ordered(known.others).T,
     ]
     return np.column_stack(columns).astype(np.float32)
 
@@ -90,16 +154,13 @@ def _ordered(pair: np.ndarray) -> np.ndarray:
     return np.sort(pair, axis=1)
 
 
-def _sizes(cut: Cut, ends: np.ndarray, whole: Shapes) -> list[np.ndarray]:
-    area = contact_areas(cut.graph, cut.voxel_size_nm)
-    surface = np.bincount(ends.ravel(), np.repeat(area, 2), len(whole.size))
-    between = cut.graph.between
+def _sizes(known: Contacts) -> list[np.ndarray]:
     return [
-        np.log(area),
-        *np.log(_ordered(whole.size[ends])).T,
-        *_ordered(area[:, None] / surface[ends]).T,
-        between,
-        np.where(between, cut.graph.overlap, 0),
+        np.log(known.area),
+        *np.log(_ordered(known.whole.size[known.ends])).T,
+        *_ordered(known.area[:, None] / known.surface).T,
+        known.between,
+        np.where(known.between, known.overlap, 0),
     ]
 
 
@@ -123,18 +184,31 @@ def _shape_columns(ends: np.ndarray, whole: Shapes, contact: Shapes, across: np.
     ]
 
 
-def _surroundings(ends: np.ndarray, count: int, boundary: np.ndarray) -> list[np.ndarray]:
-    """How the boundary of a contact compares with those of the other contacts of its two fragments."""
-    node, edge = ends.ravel(), np.repeat(np.arange(len(ends)), 2)
-    order = np.lexsort((boundary[edge], node))
+def standing(node: np.ndarray, boundary: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare the contacts of each fragment with each other.
+
+    Parameters
+    ----------
+    node : (M,) int array
+        Fragment of each end of each contact, from 0 to ``count`` - 1.
+    boundary : (M,) array
+        Median boundary probability of the contact.
+    count : int
+
+    Returns
+    -------
+    rank : (M,) int array
+        Place of the contact among those of its fragment, from 0 for the weakest; of equals the first one is before.
+    contacts : (count,) int array
+        Of each fragment.
+    weakest : (count,) array
+        The lowest boundary probability of each fragment, infinite where it has no contact.
+    """
+    order = np.lexsort((boundary, node))
     contacts = np.bincount(node, minlength=count)
     first = np.cumsum(contacts) - contacts
-    rank = np.empty(len(node))
+    rank = np.empty(len(node), np.int64)
     rank[order] = np.arange(len(node)) - first[node[order]]
     weakest = np.full(count, np.inf)
-    np.minimum.at(weakest, node, boundary[edge])
-    return [
-        *_ordered(boundary[:, None] - weakest[ends]).T,
-        *_ordered(rank.reshape(-1, 2) / np.maximum(contacts[ends] - 1, 1)).T,
-        *_ordered(contacts[ends]).T,
-    ]
+    np.minimum.at(weakest, node, boundary)
+    return rank, contacts, weakest

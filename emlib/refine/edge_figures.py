@@ -46,6 +46,7 @@ def figure_curve(
     ----------
     curves : sequence of Curve
     title, subtitle : str
+        Of the page; the curve has a title of its own where something is drawn beside it.
     note : str, optional
         Why the data are not real, if they are not.
     bins : DataFrame, optional
@@ -63,8 +64,8 @@ def figure_curve(
     """
     panels = 1 if bins is None else 2
     page = Page(LEFT + panels * SIDE + (panels - 1) * GAP + LEGEND, CAPTION + SIDE + BELOW, title, note, subtitle)
-    letter = "a  " if bins is not None else ""
-    page.text(LEFT, CAPTION - 4 / 72, f"{letter}Splits against mergers over the bias", size=PANEL_PT, va="bottom")
+    if bins is not None:
+        page.text(LEFT, CAPTION - 4 / 72, "a  Splits against mergers over the bias", size=PANEL_PT, va="bottom")
     axes = _axes(page, LEFT)
     every = pd.concat([curve.points for curve in curves])
     # Where nearly nothing is joined a curve runs off: what matters lies near the chosen points.

@@ -1,11 +1,11 @@
 """Where fragments and their contacts lie and how they are shaped: sizes, centres, extents, directions.
 
-All comes from sums over voxels or faces of 1, of the coordinates and of their products, in nm, in one pass.
+All comes from sums over voxels or faces of 1, of the coordinates and of their products, in half voxels, in one pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,14 +52,39 @@ def fragment_shapes(fragments: np.ndarray, count: int, voxel_size_nm: ZYX) -> Sh
     Shapes
         A row for each id; size 0 where it does not occur.
     """
-    moments = np.zeros((10, count))
+    return shapes_of_fragments(fragment_sums(fragments, count), voxel_size_nm)
+
+
+def fragment_sums(fragments: np.ndarray, count: int, first: Sequence[int] = (0, 0, 0)) -> np.ndarray:
+    """Sum over the voxels of each id 1, the coordinates, and their products, in half voxels.
+
+    These are whole numbers, so that the sums of parts of a volume add up to those of the whole, to the last bit.
+
+    Parameters
+    ----------
+    fragments : (Z, Y, X) integer array
+        Ids from 0 to ``count`` - 1.
+    count : int
+    first : (z, y, x)
+        Where the array begins in the volume, in voxels.
+
+    Returns
+    -------
+    (10, count) float64 array
+        Of 1, z, y, x, zz, yy, xx, zy, zx, yx.
+    """
+    sums = np.zeros((10, count))
     for slab in slabs_of(fragments.shape):
         ids = fragments[slab].ravel().astype(np.intp)
-        sides = (np.arange(side.start, side.stop) for side in slab)
-        z, y, x = ((place + 0.5) * size for place, size in zip(sides, voxel_size_nm, strict=True))
+        z, y, x = (2.0 * (np.arange(side.start, side.stop) + at) + 1 for side, at in zip(slab, first, strict=True))
         z, y, x = (np.broadcast_to(axis, fragments[slab].shape).ravel() for axis in np.ix_(z, y, x))
-        moments += np.array([np.bincount(ids, w, count) for w in _products(z, y, x)])
-    return _shapes(moments, np.prod(voxel_size_nm), voxel_size_nm)
+        sums += np.array([np.bincount(ids, w, count) for w in _products(z, y, x)])
+    return sums
+
+
+def shapes_of_fragments(sums: np.ndarray, voxel_size_nm: ZYX) -> Shapes:
+    """Shapes from the sums of `fragment_sums`."""
+    return _shapes(sums, np.prod(voxel_size_nm), voxel_size_nm)
 
 
 def slabs_of(shape: tuple[int, int, int]) -> Iterator[Box]:
@@ -93,37 +118,72 @@ def contact_shapes(graph: RegionGraph, fragments: np.ndarray, voxel_size_nm: ZYX
     across_z : (E,) array in [0, 1]
         Share of the area whose faces look along z.
     """
-    ends, count = graph.rag.uv_ids(), graph.rag.number_of_nodes
+    sums = contact_sums(graph.rag.uv_ids(), graph.rag.number_of_nodes, fragments)
+    return shapes_of_contacts(sums, voxel_size_nm)
+
+
+def contact_sums(
+    ends: np.ndarray,
+    count: int,
+    fragments: np.ndarray,
+    first: Sequence[int] = (0, 0, 0),
+    core: Box | None = None,
+) -> np.ndarray:
+    """Sum over the faces of each contact what `fragment_sums` sums over voxels, for faces across z, y and x apart.
+
+    Parameters
+    ----------
+    ends : (E, 2) integer array
+        Ids of each contact, the smaller one first, in ascending order.
+    count : int
+    fragments : (Z, Y, X) integer array
+        Ids from 0 to ``count`` - 1.
+    first : (z, y, x)
+        Where the array begins in the volume, in voxels.
+    core : three slices, optional
+        Faces between a voxel of this part and the next one along each axis are summed; of the whole array by default.
+
+    Returns
+    -------
+    (3, 10, E) float64 array
+    """
     keys = ends[:, 0].astype(np.int64) * count + ends[:, 1]
-    area = face_areas(voxel_size_nm)
-    moments, across = np.zeros((10, len(ends))), np.zeros(len(ends))
+    core = core or tuple(slice(0, n) for n in fragments.shape)
+    sums = np.zeros((3, 10, len(ends)))
     for axis in range(3):
-        before, behind = [slice(None)] * 3, [slice(None)] * 3
-        before[axis], behind[axis] = slice(0, -1), slice(1, None)
-        low, high = fragments[tuple(before)], fragments[tuple(behind)]
+        length = min(core[axis].stop, fragments.shape[axis] - 1)
+        here = tuple(slice(s.start, length) if k == axis else s for k, s in enumerate(core))
+        ahead = tuple(slice(s.start + 1, length + 1) if k == axis else s for k, s in enumerate(core))
+        low, high = fragments[here], fragments[ahead]
         places = np.nonzero(low != high)
         a, b = (ids[places].astype(np.int64) for ids in (low, high))
         edge = np.searchsorted(keys, np.minimum(a, b) * count + np.maximum(a, b))
         z, y, x = (
-            (place + (1.0 if which == axis else 0.5)) * voxel_size_nm[which] for which, place in enumerate(places)
+            2.0 * (place + side.start + at) + (2 if which == axis else 1)
+            for which, (place, side, at) in enumerate(zip(places, here, first, strict=True))
         )
-        found = area[axis] * np.array([np.bincount(edge, w, len(ends)) for w in _products(z, y, x)])
-        moments += found
-        if axis == 0:
-            across = found[0]
-    return _shapes(moments, 1.0, voxel_size_nm), across / np.maximum(moments[0], 1e-9)
+        sums[axis] = [np.bincount(edge, w, len(ends)) for w in _products(z, y, x)]
+    return sums
+
+
+def shapes_of_contacts(sums: np.ndarray, voxel_size_nm: ZYX) -> tuple[Shapes, np.ndarray]:
+    """Shapes, and the share of the area across z, from the sums of `contact_sums`."""
+    z, y, x = face_areas(voxel_size_nm)
+    moments = z * sums[0] + y * sums[1] + x * sums[2]
+    return _shapes(moments, 1.0, voxel_size_nm), z * sums[0, 0] / np.maximum(moments[0], 1e-9)
 
 
 def _shapes(moments: np.ndarray, unit: float, voxel_size_nm: ZYX) -> Shapes:
-    """Shapes from the sums of `_products`."""
+    """Shapes from sums of 1, of coordinates in half voxels and of their products, weighted by size / ``unit``."""
+    half = np.array(voxel_size_nm) / 2
     count = np.maximum(moments[0], 1e-9)
     z, y, x, zz, yy, xx, zy, zx, yx = moments[1:] / count
-    centre = np.stack([z, y, x], axis=1)
     spread = np.empty((len(count), 3, 3))
     rows = ((0, 0, zz - z * z), (1, 1, yy - y * y), (2, 2, xx - x * x))
     for i, j, value in (*rows, (0, 1, zy - z * y), (0, 2, zx - z * x), (1, 2, yx - y * x)):
-        spread[:, i, j] = spread[:, j, i] = value
+        spread[:, i, j] = spread[:, j, i] = value * (half[i] * half[j])
     spread += np.diag(np.square(voxel_size_nm)) / 12  # a voxel has an extent of its own
     values, vectors = np.linalg.eigh(spread)  # ascending, vectors in columns
     extent = np.sqrt(np.maximum(values[:, ::-1], 0))
+    centre = np.stack([z, y, x], axis=1) * half
     return Shapes(moments[0] * unit, centre, extent, np.swapaxes(vectors, 1, 2)[:, ::-1])

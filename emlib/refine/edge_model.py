@@ -61,7 +61,11 @@ class ContactModel:
 
     def predict(self, cut: Cut) -> np.ndarray:
         """Return the probability, (E,), that the two fragments of each contact are parts of one neurite."""
-        return calibrated(self.forest.probability(contact_features(cut)), self.slope, self.intercept)
+        return self.probability(contact_features(cut))
+
+    def probability(self, features: np.ndarray) -> np.ndarray:
+        """Return the same for features as `emlib.refine.edge_contacts.describe` makes them."""
+        return calibrated(self.forest.probability(features), self.slope, self.intercept)
 
     def tuning(self, segmenter: str) -> EdgeTuning:
         """Return what was chosen for ``"multicut"`` or ``"gasp"`` on the crop."""

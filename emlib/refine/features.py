@@ -105,11 +105,31 @@ def slab_features(
                 section[...] = one.apply(np.ascontiguousarray(em[z], np.float32), sigmas)
             continue
         sigmas = _sigmas(one.scales_nm, voxel_size_nm)
-        reach = sum(int(np.ceil(_REACH * sigma[0])) + 1 for sigma in sigmas)
-        low, high = max(0, slab.start - reach), min(len(em), slab.stop + reach)
+        far = _far(sigmas, 0)
+        low, high = max(0, slab.start - far), min(len(em), slab.stop + far)
         found = one.apply(np.ascontiguousarray(em[low:high], np.float32), sigmas)
         out[...] = found[slab.start - low : slab.stop - low]
     return result
+
+
+def reach(voxel_size_nm: ZYX, settings: FeatureSettings = FeatureSettings()) -> tuple[int, int, int]:
+    """Voxels (z, y, x) that the filters look at on either side, rather too many than too few.
+
+    Examples
+    --------
+    >>> reach((10, 10, 10)), reach((40, 8, 8))
+    ((33, 33, 33), (0, 41, 41))
+    """
+    solid = near_isotropic(voxel_size_nm)
+    filters = _filters(settings, 3 if solid else 2)
+    widths = [_sigmas(one.scales_nm, voxel_size_nm) for one in filters]
+    z, y, x = (max([1, *(_far(sigmas, axis) for sigmas in widths)]) for axis in range(3))
+    return (z if solid else 0), y, x
+
+
+def _far(sigmas: list[list[float]], axis: int) -> int:
+    """Voxels along an axis that Gaussians of these widths, one after the other, look at on either side."""
+    return sum(int(np.ceil(_REACH * sigma[axis])) + 1 for sigma in sigmas)
 
 
 def slabs(depth: int, sections: int = SLAB) -> list[range]:

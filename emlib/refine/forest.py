@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emlib.errors import UserError
 from emlib.threads import get_threads, map_threads
 
 CLASSIFIERS = ("rf", "hgb")
@@ -26,6 +27,36 @@ class ForestSettings:
     min_leaf: int = 10  # examples; fewer make deeper trees, which take longer to walk and tell hardly more
     learning_rate: float = 0.1  # of boosting alone
     max_leaves: int = 31  # of a boosted tree
+
+
+def check_forest(name: str, settings: ForestSettings) -> None:
+    """Refuse settings that no forest can be grown with.
+
+    Parameters
+    ----------
+    name : str
+        Where they stand among the settings of a run, for the message.
+    settings : ForestSettings
+
+    Raises
+    ------
+    UserError
+        Naming the first of them.
+
+    Examples
+    --------
+    >>> check_forest("edges.forest", ForestSettings(trees=0))
+    Traceback (most recent call last):
+    ...
+    emlib.errors.UserError: --set edges.forest.trees=0: must be at least 1
+    """
+    if settings.classifier not in CLASSIFIERS:
+        raise UserError(f"--set {name}.classifier={settings.classifier}: choose from {', '.join(CLASSIFIERS)}")
+    for key, low in (("trees", 1), ("min_leaf", 1), ("max_leaves", 2)):
+        if (value := getattr(settings, key)) < low:
+            raise UserError(f"--set {name}.{key}={value}: must be at least {low}")
+    if not 0 < settings.learning_rate <= 1:
+        raise UserError(f"--set {name}.learning_rate={settings.learning_rate:g}: must lie above 0 and be at most 1")
 
 
 @dataclass(frozen=True)

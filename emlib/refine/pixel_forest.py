@@ -108,12 +108,16 @@ def background_probability(em: np.ndarray, voxel_size_nm: ZYX, forest: Forest, f
         The probability of background, which is that of a boundary.
     """
     result = np.empty(em.shape, np.float32)
-    sections = int(np.clip(SLAB_VOXELS // (em.shape[1] * em.shape[2]), 8, 64))
-    for slab in slabs(len(em), sections):
+    for slab in slabs(len(em), sections_at_once(em.shape)):
         described = slab_features(em, voxel_size_nm, slab, features)
         found = forest.probability(described.reshape(-1, described.shape[-1]))
         result[slab.start : slab.stop] = found.reshape(described.shape[:-1])
     return result
+
+
+def sections_at_once(shape: tuple[int, int, int]) -> int:
+    """How many sections of a volume are described at once."""
+    return int(np.clip(SLAB_VOXELS // (shape[1] * shape[2]), 8, 64))
 
 
 def _unseen(

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from emlib.errors import UserError
 from emlib.proofread.run_files import RunFiles
 from emlib.runs.artefacts import Outputs, plain
@@ -24,6 +26,8 @@ class Recording:
     outputs : Outputs
     watch : Stopwatch
         Of its steps.
+    files : RunFiles
+        What it reads.
     summary : dict
         For the run log, to be filled.
     status : str
@@ -32,8 +36,35 @@ class Recording:
 
     outputs: Outputs
     watch: Stopwatch
+    files: RunFiles
     summary: dict[str, Any] = field(default_factory=dict)
     status: str = "done"
+
+    def mark_synthetic(self) -> None:
+        """Say in the folder that what is written there is not real, if what was read is not."""
+        if self.files.synthetic:
+            self.outputs.mark_synthetic(self.files.synthetic)
+
+    def volumes(self, names: tuple[str, str], labels: np.ndarray, boundaries: np.ndarray, by: str, **meta: Any) -> None:
+        """Write what was refined.
+
+        Parameters
+        ----------
+        names : pair of str
+            Of labels and boundaries, without folder and suffix.
+        labels : (Z, Y, X) int array
+        boundaries : (Z, Y, X) float array in [0, 1]
+            Kept as float16.
+        by : str
+            What they were refined by: "forest".
+        **meta
+            For the sidecars, as `emlib.runs.artefacts.Outputs.array`.
+        """
+        self.mark_synthetic()
+        mark = {"synthetic": self.files.synthetic} if self.files.synthetic else {}
+        meta = {"voxel_size_nm": self.files.voxel_size_nm, **meta, **mark}
+        self.outputs.array(names[0], labels, f"Neurite labels, refined by a {by}", **meta)
+        self.outputs.array(names[1], boundaries.astype(np.float16), f"Boundary probability of the {by}", **meta)
 
     def lines(self) -> list[str]:
         """Return how long the steps took, and the paths written."""
@@ -65,7 +96,7 @@ def recorded(files: RunFiles, request: dict[str, Any], command: str) -> Iterator
         log.update(dataset=files.em.uri, synthetic=files.synthetic, voxel_size_nm_zyx=files.voxel_size_nm)
         log.update(cutout_xyz=files.labels.shape[::-1])
         watch = Stopwatch()
-        recording = Recording(outputs, watch)
+        recording = Recording(outputs, watch, files)
         try:
             yield recording
         except BaseException as error:

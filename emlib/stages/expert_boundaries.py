@@ -19,6 +19,8 @@ from emlib.stages.boundaries import damaged_sections
 from emlib.volumes.volume import ZYX, near_isotropic
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from emlib.learn.normalisation import Normalisation
     from emlib.learn.volumes.boundary_model import BoundaryModel
     from emlib.learn.volumes.prediction import Resampling
@@ -115,50 +117,108 @@ def expert_boundaries(
     A 2D network with neighbouring sections as channels, averaged over three orthogonal cuts, stands in for a 3D network
     at the cost of the former (after the triplanar network of Prasoon et al. 2013).
     """
-    import torch
     from tqdm import tqdm
 
-    from emlib.learn.prediction.predictor import SomeChannels
     from emlib.learn.tiles import TileSettings
     from emlib.learn.volumes.prediction import predict_along, section_count
-    from emlib.threads import get_threads
 
     settings = settings or ExpertSettings()
-    check_experts(settings)
-    axes = tuple(range(settings.axes or (3 if near_isotropic(voxel_size_nm) else 1)))
-    resampling = _resampling(model, voxel_size_nm, axes, resample, note)
+    plan = plan_experts(model, voxel_size_nm, settings, maps, resample=resample, note=note)
     damaged = damaged_sections(em)
-    wanted = {*maps, *(["mitochondria"] if settings.mitochondria and "boundaries" in maps else [])}
-    told = {"boundaries": model.boundary, "mitochondria": model.mitochondria, "synapses": model.synapses}
-    channels = {name: channel for name, channel in told.items() if name in wanted and channel is not None}
     good = em if not damaged.any() else em[~damaged]
-    if not (len(good) and channels):
-        return ExpertMaps(**{name: np.zeros(em.shape, np.float16) for name in channels})
-    torch.set_num_threads(get_threads())
-    exclusive = getattr(model.network, "activation", "sigmoid") == "softmax"  # then all channels decide together
-    network = model.network if exclusive else SomeChannels(model.network, list(channels.values()))
-    network = network.to(memory_format=torch.channels_last)
+    if not (len(good) and plan.channels):
+        return ExpertMaps(**{name: np.zeros(em.shape, np.float16) for name in plan.channels})
+    network, places = ready_network(model, plan)
     with tqdm(
-        total=section_count(good.shape, axes), desc="experts", unit="section", disable=None if progress else True
+        total=section_count(good.shape, plan.axes), desc="experts", unit="section", disable=None if progress else True
     ) as bar:
         found = predict_along(
             network,
             good,
             _normalisation(model, good, settings.own_grey),
             sections=model.sections,
-            axes=axes,
-            resampling=resampling,
+            axes=plan.axes,
+            resampling=plan.resampling,
             tiles=TileSettings(tile=settings.tile, tta=settings.mirrored),
             tick=bar.update,
         )
-    result = {}
-    for at, (name, channel) in enumerate(channels.items()):
-        plane = found[channel if exclusive else at]
-        plane = model.boundaries(plane) if name == "boundaries" else plane
-        result[name] = plane if len(good) == len(em) else _spread(plane, ~damaged)
-    if settings.mitochondria and {"boundaries", "mitochondria"} <= set(result):
-        result["boundaries"] *= 1 - np.float16(settings.mitochondria) * result["mitochondria"]
+    planes = {name: found[place] for name, place in places.items()}
+    result = finished_maps(planes, model.inverted, settings.mitochondria)
+    if damaged.any():
+        result = {name: _spread(plane, ~damaged) for name, plane in result.items()}
     return ExpertMaps(**result)
+
+
+@dataclass(frozen=True)
+class ExpertPlan:
+    """How a network goes through a volume.
+
+    Attributes
+    ----------
+    axes : tuple of int
+        Along which sections are cut.
+    channels : dict of int
+        Of the network, by the map that they tell: "boundaries", "mitochondria", "synapses".
+    resampling : Resampling or None
+    """
+
+    axes: tuple[int, ...]
+    channels: dict[str, int]
+    resampling: Resampling | None
+
+
+def plan_experts(
+    model: BoundaryModel,
+    voxel_size_nm: ZYX,
+    settings: ExpertSettings,
+    maps: Collection[str],
+    *,
+    resample: bool = True,
+    note: Callable[[str], None] = lambda line: None,
+) -> ExpertPlan:
+    """Plan how a network goes through a volume; parameters and errors as of `expert_boundaries`."""
+    check_experts(settings)
+    axes = tuple(range(settings.axes or (3 if near_isotropic(voxel_size_nm) else 1)))
+    resampling = _resampling(model, voxel_size_nm, axes, resample, note)
+    wanted = {*maps, *(["mitochondria"] if settings.mitochondria and "boundaries" in maps else [])}
+    told = {"boundaries": model.boundary, "mitochondria": model.mitochondria, "synapses": model.synapses}
+    channels = {name: channel for name, channel in told.items() if name in wanted and channel is not None}
+    return ExpertPlan(axes, channels, resampling)
+
+
+def ready_network(model: BoundaryModel, plan: ExpertPlan) -> tuple[nn.Module, dict[str, int]]:
+    """Return a network that computes no more than a plan needs, and where it gives each map; sets PyTorch's threads."""
+    import torch
+
+    from emlib.learn.prediction.predictor import SomeChannels
+    from emlib.threads import get_threads
+
+    torch.set_num_threads(get_threads())
+    channels, network = plan.channels, model.network
+    if getattr(network, "activation", "sigmoid") != "softmax":  # else all channels decide together
+        network = SomeChannels(network, list(channels.values()))
+        channels = {name: place for place, name in enumerate(channels)}
+    return network.to(memory_format=torch.channels_last), channels
+
+
+def finished_maps(planes: dict[str, np.ndarray], inverted: bool, share: float) -> dict[str, np.ndarray]:
+    """Turn what a network tells into maps.
+
+    Parameters
+    ----------
+    planes : dict of (Z, Y, X) float16 arrays
+        Probability of each channel, by the map that it tells.
+    inverted : bool
+        Whether the channel of boundaries tells the inside of neurites.
+    share : float
+        Of the boundary that is taken away inside mitochondria.
+    """
+    maps = dict(planes)
+    if inverted and "boundaries" in maps:
+        maps["boundaries"] = np.float16(1) - maps["boundaries"]
+    if share and {"boundaries", "mitochondria"} <= set(maps):
+        maps["boundaries"] = maps["boundaries"] * (1 - np.float16(share) * maps["mitochondria"])
+    return maps
 
 
 def _spread(planes: np.ndarray, good: np.ndarray) -> np.ndarray:
@@ -192,6 +252,13 @@ def _resampling(
 
 def _normalisation(model: BoundaryModel, em: np.ndarray, own: bool) -> Normalisation:
     """That of the volume's own grey; the model's, also where it was trained on grey as it is."""
-    from emlib.learn.normalisation import Normalisation, own_normalisation
+    from emlib.learn.normalisation import own_normalisation
 
-    return own_normalisation(em) if own and model.normalisation != Normalisation() else model.normalisation
+    return own_normalisation(em) if own and takes_own_grey(model) else model.normalisation
+
+
+def takes_own_grey(model: BoundaryModel) -> bool:
+    """Whether a model was trained on grey of which a mean was subtracted."""
+    from emlib.learn.normalisation import Normalisation
+
+    return model.normalisation != Normalisation()

@@ -85,7 +85,7 @@ def find_pieces(
     kept = np.flatnonzero((area >= settings.min_area_nm2) & (count > 0))
     kept = kept[np.argsort(-area[kept], kind="stable")]
     voxels = [at[order[first[name] : ends[name]]] for name in kept]
-    place = [_place(piece, probability, voxel_size_nm) for piece in voxels]
+    place = [piece_place(piece, probability[tuple(piece.T)], voxel_size_nm) for piece in voxels]
     return Pieces(area[kept], piece_score(area[kept]), voxels, np.array(place, np.int64).reshape(-1, 3))
 
 
@@ -110,19 +110,54 @@ def _joined(mask: np.ndarray, voxel_size_nm: ZYX, settings: ExpertSynapseSetting
         np.add(labels, above, out=ids[z], where=labels > 0)
         above += count
     size = np.bincount(ids.ravel(), minlength=above + 1)
-    pairs = []
-    for lower, upper in pairwise(ids):
-        if not (lower.any() and upper.any()):
-            continue
-        lower = _widened(lower, voxel_size_nm[1:], settings.slant_nm)
-        both = (lower > 0) & (upper > 0)
-        pair, shared = np.unique(np.stack([lower[both], upper[both]]), axis=1, return_counts=True)
-        pairs.append(pair[:, shared >= settings.overlap * np.minimum(size[pair[0]], size[pair[1]])])
+    pairs = [overlaps(lower, upper, size, voxel_size_nm, settings) for lower, upper in pairwise(ids)]
     linked = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
     links = coo_array((np.ones(linked.shape[1], bool), tuple(linked)), shape=(above + 1, above + 1))
     new = connected_components(links, directed=False)[1].astype(np.int32) + 1
     new[0] = 0
     return new[ids]
+
+
+def overlaps(
+    lower: np.ndarray, upper: np.ndarray, size: np.ndarray, voxel_size_nm: ZYX, settings: ExpertSynapseSettings
+) -> np.ndarray:
+    """Find which pieces of a section lie on which of the next.
+
+    Parameters
+    ----------
+    lower, upper : (Y, X) int arrays
+        Numbers of pieces; 0 is none.
+    size : int array
+        Pixels of each number.
+    voxel_size_nm : (z, y, x) in nm
+    settings : ExpertSynapseSettings
+
+    Returns
+    -------
+    (2, P) int array
+        Numbers in the lower and in the upper section.
+    """
+    if not (lower.any() and upper.any()):
+        return np.zeros((2, 0), int)
+    lower = _widened(lower, voxel_size_nm[1:], settings.slant_nm)
+    both = (lower > 0) & (upper > 0)
+    pair, shared = np.unique(np.stack([lower[both], upper[both]]), axis=1, return_counts=True)
+    return pair[:, shared >= settings.overlap * np.minimum(size[pair[0]], size[pair[1]])]
+
+
+def touching(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Find which pieces of a section touch which of the next, corners among it; as `overlaps` gives them.
+
+    Examples
+    --------
+    >>> touching(np.array([[1, 0, 0, 2]]), np.array([[0, 3, 0, 0]])).ravel().tolist()
+    [1, 3]
+    """
+    at = np.argwhere(upper)
+    names, wide = upper[tuple(at.T)], np.pad(lower, 1)
+    found = [np.stack([wide[at[:, 0] + dy, at[:, 1] + dx], names]) for dy in range(3) for dx in range(3)]
+    pairs = np.concatenate(found, axis=1)
+    return np.unique(pairs[:, pairs[0] > 0], axis=1)
 
 
 def _widened(labels: np.ndarray, pixel_nm: tuple[float, ...], reach_nm: float) -> np.ndarray:
@@ -142,9 +177,15 @@ def _areas(at: np.ndarray, names: np.ndarray, voxel_size_nm: ZYX) -> np.ndarray:
     return area
 
 
-def _place(piece: np.ndarray, probability: np.ndarray, voxel_size_nm: ZYX) -> np.ndarray:
-    """The voxel of a piece that is nearest its centre of mass."""
-    weight = probability[tuple(piece.T)].astype(np.float64)
-    centre = weight @ piece / weight.sum() if weight.sum() else piece.mean(axis=0)
+def piece_area(piece: np.ndarray, voxel_size_nm: ZYX) -> float:
+    """The largest area of a piece (V, 3) in one section, nm²; near isotropic in one section along any axis."""
+    return float(_areas(piece, np.ones(len(piece), np.int64), voxel_size_nm)[1])
+
+
+def piece_place(piece: np.ndarray, weight: np.ndarray, voxel_size_nm: ZYX) -> np.ndarray:
+    """The voxel of a piece (V, 3) that is nearest its centre of mass; ``weight`` is the probability of its voxels."""
+    weight = weight.astype(np.float64)
+    # not a product of matrices, whose last digit depends on where they lie in memory
+    centre = (weight[:, None] * piece).sum(axis=0) / weight.sum() if weight.sum() else piece.mean(axis=0)
     far = np.linalg.norm((piece - centre) * voxel_size_nm, axis=1)
     return piece[np.argmin(far)]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage as ndi
 
-from emlib.stages.expert_synapse_components import Pieces, find_pieces
+from emlib.stages.expert_synapse_components import Pieces, find_pieces, piece_score
 from emlib.stages.synapse_direction import LEARNED, leave_direction_open, sender_and_receiver, votes
 from emlib.stages.synapse_surroundings import (
     NEURITES,
@@ -27,22 +27,11 @@ from emlib.stages.synapse_surroundings import (
     pick,
     sampling_step,
 )
-from emlib.stages.synapses import SynapseSettings
+from emlib.stages.synapses import CANDIDATE, SynapseSettings
 from emlib.threads import map_threads
 from emlib.volumes.volume import ZYX
 
-COLUMNS = {
-    "z": "int64",
-    "y": "int64",
-    "x": "int64",
-    "pre_id": "int64",
-    "post_id": "int64",
-    "score": "float64",
-    "direction_confidence": "float64",
-    "area_nm2": "float64",
-    "contact": "float64",
-    "partners": "str",
-}
+COLUMNS = {**CANDIDATE, "area_nm2": "float64", "contact": "float64", "partners": "str"}
 FARTHER = (1, 2, 4)  # times the reach of a contact, until two neurites are within it: a map may be narrow
 DENSE_NM = (25.0, 50.0)  # distance from the piece at which the T-bar shows
 GRAIN_NM = (50.0, 90.0)  # and vesicles do
@@ -93,14 +82,35 @@ def find_expert_candidates(
         raise ValueError(f"labels have dtype {labels.dtype}: they must be integers")
     pieces = find_pieces(probability, voxel_size_nm, settings.experts)
     near, contact, evidence = look_at_pieces(pieces, em, labels, voxel_size_nm, settings)
+    return candidate_table(pieces.place, pieces.area_nm2, near, contact, evidence, settings)
+
+
+def candidate_table(
+    place: np.ndarray,
+    area_nm2: np.ndarray,
+    near: np.ndarray,
+    contact: np.ndarray,
+    evidence: dict[str, np.ndarray],
+    settings: SynapseSettings,
+) -> pd.DataFrame:
+    """Decide on partners and direction of pieces and list them, as `find_expert_candidates` says.
+
+    Parameters
+    ----------
+    place : (N, 3) int array
+    area_nm2 : (N,) float array
+    near, contact, evidence
+        As from `look_at_pieces`.
+    settings : SynapseSettings
+    """
     two = near[:, 1] > 0
     chosen = sender_and_receiver(near[two], votes(LEARNED, **{name: values[two] for name, values in evidence.items()}))
     table = pd.DataFrame(
         {
-            **dict(zip("zyx", pieces.place[two].T, strict=True)),
+            **dict(zip("zyx", place[two].T, strict=True)),
             **chosen,
-            "score": pieces.score[two],
-            "area_nm2": pieces.area_nm2[two],
+            "score": piece_score(area_nm2)[two],
+            "area_nm2": area_nm2[two],
             "contact": contact[two, :2].sum(1),
         }
     )
@@ -139,29 +149,36 @@ def look_at_pieces(
         return near, contact, evidence
     step = sampling_step(voxel_size_nm, settings.sampling_nm)
     grown = map_threads(lambda section: grow(pick(section, step), voxel_size_nm, step, settings.gap_nm), labels)
-    place = _Place(np.stack(grown), em, map_threads(grey_levels, em), step, voxel_size_nm, settings)
+    around = Around(np.stack(grown), em, map_threads(grey_levels, em), step, voxel_size_nm, settings)
 
     def one(row: int) -> None:
-        at = np.unique(pieces.voxels[row] // [1, *step], axis=0)
-        at = at[(at < place.labels.shape).all(1)]  # what does not fill a block at the border is not sampled
-        if not len(at):
-            return
-        ids, share = place.partners(at)
-        if len(ids) < 2:
-            return
+        at = sampled(pieces.voxels[row], step, labels.shape)
+        ids, share, seen = around.look(at)
         near[row, : len(ids)], contact[row, : len(ids)] = ids, share
-        for name, values in place.evidence(at, ids).items():
+        for name, values in seen.items():
             evidence[name][row, : len(ids)] = values
 
     map_threads(one, range(len(pieces.place)))
     return near, contact, evidence
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A sampled volume in which pieces lie; their voxels ``at`` are (V, 3) in sampled pixels."""
+def sampled(voxels: np.ndarray, step: list[int], shape: tuple[int, ...]) -> np.ndarray:
+    """The sampled pixels (V', 3) of a piece; what does not fill a block of ``step`` at the border is not sampled."""
+    at = np.unique(voxels // [1, *step], axis=0)
+    return at[(at < [shape[0], *np.floor_divide(shape[1:], step)]).all(1)]
 
-    labels: np.ndarray
+
+def sampled_reach(voxel_size_nm: ZYX, step: list[int], settings: SynapseSettings) -> np.ndarray:
+    """Sampled pixels (z, y, x) that are looked at around a piece."""
+    far = max(FARTHER[-1] * settings.contact_nm, GRAIN_NM[1] + TRUNCATE * settings.grain_nm[1])
+    return np.floor(far / np.multiply(voxel_size_nm, [1, *step])).astype(int)
+
+
+@dataclass(frozen=True)
+class Around:
+    """A sampled volume, or a box of one, in which pieces lie; their voxels ``at`` are (V, 3) in its sampled pixels."""
+
+    labels: np.ndarray  # sampled and grown
     em: np.ndarray  # not sampled
     levels: list[tuple[float, float]]
     step: list[int]
@@ -171,6 +188,11 @@ class _Place:
     @property
     def size_nm(self) -> ZYX:
         return (self.voxel_size_nm[0], *(float(s * v) for s, v in zip(self.step, self.voxel_size_nm[1:], strict=True)))
+
+    def look(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, list[float]]]:
+        """Neurites at a piece, their shares of its contacts, and what each shows; nothing where these are not two."""
+        ids, share = self.partners(at) if len(at) else (np.zeros(0, int), np.zeros(0))
+        return (ids, share, self.evidence(at, ids)) if len(ids) >= 2 else (ids[:0], share[:0], {})
 
     def partners(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Neurites at a piece, largest contact first, and their shares of its contacts."""

@@ -79,6 +79,10 @@ def learned_evidence(same: np.ndarray, graph: RegionGraph, voxel_size_nm: ZYX, t
     -------
     Evidence
     """
+    return weighed(same, contact_areas(graph, voxel_size_nm), tuning)
+
+
+def weighed(same: np.ndarray, area: np.ndarray, tuning: EdgeTuning) -> Evidence:
+    """Do the same for contacts whose area in nm² is known."""
     bounded = np.clip(np.asarray(same, np.float64), SURE, 1 - SURE)
-    odds = np.log(bounded / (1 - bounded)) - tuning.bias
-    return Evidence(odds, contact_areas(graph, voxel_size_nm) ** tuning.size_power)
+    return Evidence(np.log(bounded / (1 - bounded)) - tuning.bias, area**tuning.size_power)

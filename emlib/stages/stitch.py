@@ -86,12 +86,49 @@ def stitch(labels: np.ndarray, min_overlap: float = 0.3) -> np.ndarray:
     if count == 1 or len(labels) < 2:
         return labels.astype(np.int32)
     area = np.bincount(labels.ravel(), minlength=count)
+    return stitched(*overlaps(labels), area, min_overlap)[labels]
+
+
+def overlaps(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count the pixels that labels of neighbouring sections share.
+
+    Parameters
+    ----------
+    labels : (Z, Y, X) int array
+        Ids unique across sections, 0 is background.
+
+    Returns
+    -------
+    pairs : (K, 2) int64 array
+        Labels that lie on top of each other, ascending.
+    shared : (K,) int64 array
+        Pixels.
+    """
+    count = int(labels.max(initial=0)) + 1
     below, above = labels[:-1].ravel(), labels[1:].ravel()
     touching = (below > 0) & (above > 0)
     pairs, shared = np.unique(below[touching].astype(np.int64) * count + above[touching], return_counts=True)
-    a, b = pairs // count, pairs % count
+    return np.stack([pairs // count, pairs % count], axis=1), shared
+
+
+def stitched(pairs: np.ndarray, shared: np.ndarray, area: np.ndarray, min_overlap: float) -> np.ndarray:
+    """Join labels that overlap enough.
+
+    Parameters
+    ----------
+    pairs, shared
+        From `overlaps`.
+    area : (N,) int array
+        Pixels of each label, from 0.
+    min_overlap : float in (0, 1]
+
+    Returns
+    -------
+    (N,) int32 array
+        The neurite of each label, 0 for 0.
+    """
+    a, b = pairs.T
     same = shared >= min_overlap * np.minimum(area[a], area[b])
-    links = coo_array((np.ones(same.sum(), bool), (a[same], b[same])), shape=(count, count))
-    group = connected_components(links, directed=False)[1]
+    links = coo_array((np.ones(same.sum(), bool), (a[same], b[same])), shape=(len(area),) * 2)
     # Components are numbered by their smallest node, so background (node 0, never linked) stays 0.
-    return group.astype(np.int32)[labels]
+    return connected_components(links, directed=False)[1].astype(np.int32)

@@ -36,20 +36,11 @@ from emlib.stages.synapse_surroundings import (
 from emlib.threads import map_threads
 from emlib.volumes.volume import ZYX
 
-COLUMNS = {
-    "z": "int64",
-    "y": "int64",
-    "x": "int64",
-    "pre_id": "int64",
-    "post_id": "int64",
-    "score": "float64",
-    "direction_confidence": "float64",
-    "density": "float64",
-    "breadth": "float64",
-    "grain": "float64",
-    "room": "float64",
-    "partners": "str",
+CANDIDATE = {  # columns that every table of candidates begins with
+    **dict.fromkeys(("z", "y", "x", "pre_id", "post_id"), "int64"),
+    **dict.fromkeys(("score", "direction_confidence"), "float64"),
 }
+COLUMNS = {**CANDIDATE, **dict.fromkeys(("density", "breadth", "grain", "room"), "float64"), "partners": "str"}
 MOST_GRAIN = 0.5  # beyond what tissue shows: sections without noise would let grain outvote density
 
 # Log-odds per unit of evidence: logistic regression on the peaks of the 14 training sections of drosophila-vnc, inside

@@ -48,13 +48,14 @@ def open_hdf5(path: Path, dataset: str | None = None) -> VolumeSource:
         offset = stored.attrs.get("offset")
         notes = {} if offset is None or np.shape(offset) != (3,) else {"offset_nm": [float(v) for v in offset]}
         dtype = stored.dtype
+        piece = tuple(stored.chunks[at] for at in axes.zyx) if stored.chunks else (1, 1, 1)
 
     def read(box: Box) -> np.ndarray:
         with h5py.File(path, "r") as file:
             _check_chunks(file[name], axes, box, where)
             return axes.read(file[name], box)
 
-    return VolumeSource(where, axes.shape, dtype, read, size, notes=notes)
+    return VolumeSource(where, axes.shape, dtype, read, size, notes=notes, piece=piece)
 
 
 def write_hdf5(

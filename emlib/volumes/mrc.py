@@ -36,7 +36,7 @@ def open_mrc(path: Path) -> VolumeSource:
         return np.array(axes.read(np.memmap(path, dtype, "r", start, shape), box))
 
     _ = np.memmap(path, dtype, "r", start, shape)  # a file shorter than its header says is found now, not after hours
-    return VolumeSource(str(path), axes.shape, dtype, read, _voxel_size_nm(header))
+    return VolumeSource(str(path), axes.shape, dtype, read, _voxel_size_nm(header), piece=(1, 1, 1))
 
 
 def write_mrc(path: Path, array: np.ndarray, voxel_size_nm: ZYX) -> None:

@@ -50,7 +50,9 @@ def open_npy(path: Path) -> VolumeSource:
         return part
 
     notes = {"synthetic": sidecar["synthetic"]} if sidecar.get("synthetic") else {}
-    return VolumeSource(str(path), axes.shape, array.dtype, read, voxel_size(sidecar.get("voxel_size_nm")), notes=notes)
+    return VolumeSource(
+        str(path), axes.shape, array.dtype, read, voxel_size(sidecar.get("voxel_size_nm")), notes=notes, piece=(1, 1, 1)
+    )
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:

@@ -88,7 +88,7 @@ def open_volume(
         asked = (
             {"resolution": boss.resolution, "timeout_s": boss.timeout_s} if boss else {"timeout_s": network_timeout_s}
         )
-        source = open_precomputed(name, **asked, labels=labels, fill_missing=fill_missing)
+        source = open_precomputed(name, **asked, labels=labels, fill_missing=fill_missing, note=note)
     elif "://" in name:
         source = _open_sample(name, shape_hint, seed)
     else:

@@ -15,6 +15,7 @@ import numpy as np
 from emlib.errors import UserError
 from emlib.threads import map_threads
 from emlib.volumes.atomic import atomic_path
+from emlib.volumes.image_file import open_with_pillow
 from emlib.volumes.reading import reading
 from emlib.volumes.tiff import check_grey, opened, read_page
 from emlib.volumes.volume import Box, VolumeSource
@@ -56,7 +57,9 @@ def open_sections(folder: Path) -> VolumeSource:
     notes: dict = {"sections": f"{paths[0].name} … {paths[-1].name}"} | ({"palette": True} if first.palette else {})
     if gap := _gap(paths):
         notes["messages"] = [gap]
-    return VolumeSource(str(folder), (len(paths), height, width), first.dtype, read, notes=notes)
+    return VolumeSource(
+        str(folder), (len(paths), height, width), first.dtype, read, notes=notes, piece=(1, height, width)
+    )
 
 
 def list_sections(folder: Path) -> list[Path]:
@@ -136,10 +139,7 @@ def _opened_tiff(path: Path) -> Iterator[tuple[Header, Decode]]:
 
 @contextmanager
 def _opened_png(path: Path) -> Iterator[tuple[Header, Decode]]:
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # Pillow takes a 20 000 × 20 000 section for an attack
-    with Image.open(path, formats=("PNG",)) as image:
+    with open_with_pillow(path, ("PNG",)) as image:
         if image.mode not in PNG_DTYPES:
             kind = "RGB" if image.mode.startswith("RGB") else f"in mode {image.mode}"
             raise UserError(f"{path} is {kind}; convert it to grey without transparency")

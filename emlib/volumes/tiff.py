@@ -19,7 +19,7 @@ import numpy as np
 from emlib.errors import UserError
 from emlib.threads import map_threads
 from emlib.volumes.atomic import atomic_path
-from emlib.volumes.axes import find_axes
+from emlib.volumes.axes import Axes, find_axes
 from emlib.volumes.units import nm_per, voxel_size
 from emlib.volumes.volume import ZYX, Box, VolumeSource
 
@@ -48,20 +48,37 @@ def open_tiff(path: Path) -> VolumeSource:
         axes = find_axes(series.shape, series.axes, str(path))
         size, dtype = _voxel_size_nm(tif), series.dtype
         palette = tif.pages.first.photometric.name == "PALETTE"
+        piece = _piece(series, axes)
 
     def read(box: Box) -> np.ndarray:
         with opened(path) as tif:
             series = _stack(tif, path)
             if series.dataoffset is not None:
                 stored = np.memmap(path, tif.byteorder + series.dtype.char, "r", series.dataoffset, series.shape)
-                return _upright(np.array(axes.read(stored, box)), series.keyframe)
-            if len(series.pages) == axes.shape[0] and axes.zyx == tuple(sorted(axes.zyx)):
+                return upright(np.array(axes.read(stored, box)), series.keyframe)
+            if _by_page(series, axes):
                 lock, rows, columns = Lock(), box[1], box[2]
                 pages = [series.pages[z] for z in range(box[0].start, box[0].stop)]
                 return np.stack(map_threads(lambda page: read_page(page, rows, columns, lock), pages))
-            return _upright(axes.read(series.asarray(), box), series.keyframe)
+            return upright(axes.read(series.asarray(), box), series.keyframe)
 
-    return VolumeSource(str(path), axes.shape, dtype, read, size, notes={"palette": True} if palette else {})
+    notes = {"palette": True} if palette else {}
+    return VolumeSource(str(path), axes.shape, dtype, read, size, notes=notes, piece=piece)
+
+
+def _by_page(series, axes: Axes) -> bool:
+    """Whether each section is a page, whose strips or tiles are decoded one by one."""
+    return len(series.pages) == axes.shape[0] and axes.zyx == tuple(sorted(axes.zyx))
+
+
+def _piece(series, axes: Axes) -> tuple[int, int, int]:
+    """What is decoded at least to get at a voxel."""
+    if series.dataoffset is not None:
+        return 1, 1, 1
+    if _by_page(series, axes):
+        rows, columns = series.keyframe.chunks[:2]
+        return 1, min(rows, axes.shape[1]), min(columns, axes.shape[2])
+    return axes.shape
 
 
 def write_tiff(path: Path, array: np.ndarray, voxel_size_nm: ZYX) -> None:
@@ -144,7 +161,7 @@ def read_page(page, rows: slice, columns: slice, lock) -> np.ndarray:
         if decoded is None:  # a sparse file leaves empty tiles out
             continue
         _paste(out, decoded[0, :, :, 0], top - rows.start, left - columns.start)
-    return _upright(out, key)
+    return upright(out, key)
 
 
 def _paste(out: np.ndarray, part: np.ndarray, top: int, left: int) -> None:
@@ -154,8 +171,8 @@ def _paste(out: np.ndarray, part: np.ndarray, top: int, left: int) -> None:
     out[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
 
 
-def _upright(image: np.ndarray, page) -> np.ndarray:
-    """Grey values as shown: in a MINISWHITE file 0 is white."""
+def upright(image: np.ndarray, page) -> np.ndarray:
+    """Return grey values as they are shown: in a MINISWHITE file 0 is white."""
     if page.photometric.name != "MINISWHITE" or image.dtype.kind not in "bu":
         return image
     return ~image

@@ -33,6 +33,8 @@ class VolumeSource:
         Full ground truth, for synthetic volumes only.
     notes : dict
         Anything about the origin that the record of a run should keep; JSON values.
+    piece : (z, y, x) in voxels, or None if nobody knows
+        What is read and decoded at least to get at one voxel: 1 1 1 where files are mapped, a chunk, a section.
     """
 
     uri: str
@@ -42,6 +44,7 @@ class VolumeSource:
     voxel_size_nm: ZYX | None = None
     truth: Phantom | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    piece: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 
 from emlib.errors import UserError
+from emlib.volumes.image_file import open_with_pillow, read_tiff_image, tiff_image_shape
 from emlib.volumes.reading import reading
-from emlib.volumes.tiff import opened, read_page
 
 GREY = (np.dtype(np.uint8), np.dtype(np.uint16))
 
@@ -59,15 +58,15 @@ def image_shape(path: Path) -> tuple[int, int]:
     """
     with reading(path):
         if path.suffix.lower() == ".png":
-            with _open_png(path) as image:
+            with open_with_pillow(path, ("PNG",)) as image:
                 return image.height, image.width
-        with opened(path) as tif:
-            return tif.pages.first.imagelength, tif.pages.first.imagewidth
+        return tiff_image_shape(path)
 
 
 def _read(path: Path, *, keep_palette: bool) -> np.ndarray:
     with reading(path):
-        image = (_read_png if path.suffix.lower() == ".png" else _read_tiff)(path, keep_palette)
+        png = path.suffix.lower() == ".png"
+        image = _read_png(path, keep_palette) if png else read_tiff_image(path, keep_palette=keep_palette)
     if image.ndim == 3:
         image = _one_channel(image, path)
     if image.dtype == bool:
@@ -75,34 +74,13 @@ def _read(path: Path, *, keep_palette: bool) -> np.ndarray:
     return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
-def _open_png(path: Path):
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # Pillow takes a 20 000 × 20 000 section for an attack
-    return Image.open(path, formats=("PNG",))
-
-
 def _read_png(path: Path, keep_palette: bool) -> np.ndarray:
-    with _open_png(path) as image:
+    with open_with_pillow(path, ("PNG",)) as image:
         if image.mode == "P" and not keep_palette:
             return np.asarray(image.convert("RGB"))
         array = np.asarray(image)
     if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:  # how some versions give 16 bits
         return array.astype(np.uint16)
-    return array
-
-
-def _read_tiff(path: Path, keep_palette: bool) -> np.ndarray:
-    with opened(path) as tif:
-        if len(tif.pages) > 1:
-            raise UserError(f"{path} holds {len(tif.pages)} images; save one section per file")
-        page = tif.pages.first
-        if page.samplesperpixel > 1:
-            array = page.asarray()
-            return np.moveaxis(array, 0, -1) if page.planarconfig.name == "SEPARATE" else array
-        array = read_page(page, slice(0, page.imagelength), slice(0, page.imagewidth), Lock())
-        if page.photometric.name == "PALETTE" and not keep_palette:
-            return np.moveaxis(page.colormap[:, array] >> 8, 0, -1).astype(np.uint8)
     return array
 
 

@@ -15,7 +15,6 @@ from itertools import product
 from math import prod
 
 import numpy as np
-from PIL import Image
 
 from emlib.errors import UserError
 from emlib.learn.inference import predict_section
@@ -23,6 +22,7 @@ from emlib.learn.normalisation import unit_grey
 from emlib.learn.prediction.memory import GB
 from emlib.learn.prediction.predictor import Predictor
 from emlib.learn.tiles import TileSettings
+from emlib.learn.volumes.resizing import resized
 from emlib.volumes.volume import Box
 
 Shape = tuple[int, int, int]
@@ -219,8 +219,8 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     >>> resize(np.array([[0, 0, 7, 7]], np.float32), (1, 2))
     array([[1., 6.]], dtype=float32)
     """
-    picture = Image.fromarray(np.ascontiguousarray(image, np.float32))
-    return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
+    whole, wanted = ((slice(0, sides[0]), slice(0, sides[1])) for sides in (image.shape, shape))
+    return resized(np.ascontiguousarray(image, np.float32)[None], whole, image.shape, wanted, shape)[0]
 
 
 def _predict_section(
@@ -229,15 +229,26 @@ def _predict_section(
     """Probabilities (E, Y, X) of a section on its own grid."""
     if factors == (1.0, 1.0):
         return predict_section(predictor.network, section, predictor.normalisation, settings.tiles, settings.device)
-    shape = tuple(max(1, round(length * factor)) for length, factor in zip(section.shape, factors, strict=True))
-    if min(shape) < LEAST:
-        raise UserError(
-            f"a section of {section.shape[0]} × {section.shape[1]} pixels would be {shape[0]} × {shape[1]} after "
-            "resampling; check the voxel size, or leave --resample out"
-        )
-    seen = resize(unit_grey(section), shape)
+    seen = resize(unit_grey(section), seen_shape(section.shape, factors))
     found = predict_section(predictor.network, seen, predictor.normalisation, settings.tiles, settings.device)
     return np.clip(np.stack([resize(one, section.shape) for one in found]), 0, 1)
+
+
+def seen_shape(section: tuple[int, int], factors: tuple[float, float]) -> tuple[int, int]:
+    """Return the pixels (y, x) of a section that the network sees, for factors as of `BlockSettings`.
+
+    Raises
+    ------
+    UserError
+        If too few are left.
+    """
+    height, width = (max(1, round(length * factor)) for length, factor in zip(section, factors, strict=True))
+    if min(height, width) < LEAST:
+        raise UserError(
+            f"a section of {section[0]} × {section[1]} pixels would be {height} × {width} after resampling; check the "
+            "voxel size, or leave --resample out"
+        )
+    return height, width
 
 
 def _grow(box: Box, shape: Shape, margin: Shape) -> tuple[Box, Box]:

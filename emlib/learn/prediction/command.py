@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -23,7 +23,7 @@ from emlib.learn.prediction.predictor import Predictor, load_predictor
 from emlib.learn.prediction.record import PARTIAL, open_journal
 from emlib.learn.prediction.run import Run, check_planes, compare_sizes, result_folders
 from emlib.learn.prediction.settings import PredictSettings
-from emlib.learn.prediction.volumes import as_tiff, predict_volume, volume_blocks
+from emlib.learn.prediction.volumes import OneByOne, as_tiff
 from emlib.learn.tiles import TileSettings
 from emlib.learn.training.device import resolve_device, resolve_precision
 from emlib.publish.figure_overlay import draw_legend
@@ -34,8 +34,26 @@ EXPORTS = ("onnx", "torchscript")
 LEAST = 16  # pixels on a side of an image
 
 
-def predict_from_flags(args: argparse.Namespace) -> list[str]:
+class Way(Protocol):
+    """How volumes are predicted."""
+
+    def count(self, run: Run, one: VolumeInput) -> int:
+        """Return how many blocks a volume has."""
+
+    def opened(
+        self, run: Run, inputs: Sequence[Input]
+    ) -> AbstractContextManager[Callable[[VolumeInput, Callable[[], Any]], dict]]:
+        """Yield a function that predicts a volume, and calls another one after each block."""
+
+
+def predict_from_flags(args: argparse.Namespace, way: Way | None = None) -> list[str]:
     """Predict, or export, as the flags of `emlib.learn.prediction.flags.add_prediction` say.
+
+    Parameters
+    ----------
+    args : Namespace
+    way : Way, optional
+        How volumes are predicted; default: block by block in this process.
 
     Returns
     -------
@@ -54,6 +72,8 @@ def predict_from_flags(args: argparse.Namespace) -> list[str]:
     note = _quiet_once(args.quiet)
     if args.export:
         return _export(args, note)
+    if way is None and (left := [name for name in ("workers", "scheduler") if getattr(args, name, None)]):
+        raise UserError(f"--{left[0]} goes with --blocks X Y Z, which says in which blocks a volume is predicted")
     if not args.input:
         raise UserError("name what to predict with --input: images, a folder, a stack")
     device = resolve_device(args.device, note)
@@ -69,7 +89,7 @@ def predict_from_flags(args: argparse.Namespace) -> list[str]:
         record = make_record(predictor, settings, blocks, plan, inputs)
         journal = open_journal(args.output, record, folders=folders, resume=args.resume, overwrite=args.overwrite)
         run = Run(predictor, channels, settings, blocks, plan.room, args.memory_gb, args.output, journal, note)
-        return _predict_all(run, inputs, folders, progress=not args.quiet)
+        return _predict_all(run, inputs, folders, way or OneByOne(), progress=not args.quiet)
 
 
 def make_settings(args: argparse.Namespace, predictor: Predictor) -> PredictSettings:
@@ -185,12 +205,12 @@ def _check_inputs(
             raise UserError(f"--resample: the size of a pixel of {where} is unknown; give --voxel_size Z Y X in nm")
 
 
-def _predict_all(run: Run, inputs: Sequence[Input], folders: Sequence[str], *, progress: bool) -> list[str]:
+def _predict_all(run: Run, inputs: Sequence[Input], folders: Sequence[str], way: Way, *, progress: bool) -> list[str]:
     """Predict one input after the other."""
     volumes = [one for one in inputs if isinstance(one, VolumeInput)]
     blocks = 0
     for one in volumes:
-        blocks += len(volume_blocks(run, one))
+        blocks += way.count(run, one)
         as_tiff(run.settings.form, one, run.memory_gb, one.source.uri)
         if run.settings.objects:
             from emlib.learn.prediction.objects import check_objects_fit
@@ -198,16 +218,15 @@ def _predict_all(run: Run, inputs: Sequence[Input], folders: Sequence[str], *, p
             check_objects_fit(one.source.shape, run.settings.method, run.memory_gb, one.source.uri)
     start, done, pixels, foreground = perf_counter(), 0, 0, dict.fromkeys((one.name for one in run.classes), 0)
     total = len(inputs) - len(volumes) + blocks
-    with tqdm(
-        total=total, desc="predict", unit="block" if volumes else "image", disable=None if progress else True
-    ) as bar:
+    shown = {"desc": "predict", "unit": "block" if volumes else "image", "disable": None if progress else True}
+    with way.opened(run, inputs) as predict_volume, tqdm(total=total, **shown) as bar:
         for one in inputs:
             done += run.journal.get(one.name) is not None
             if isinstance(one, ImageInput):
                 found = predict_image(run, one)
                 bar.update()
             else:
-                found = predict_volume(run, one, bar.update)
+                found = predict_volume(one, bar.update)
             pixels += found["pixels"]
             for name, count in found["foreground"].items():
                 foreground[name] += count

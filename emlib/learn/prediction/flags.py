@@ -89,6 +89,10 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     positive = {"type": cli.positive(int)}
+    voxels = {"type": cli.positive(int), "nargs": 3, "metavar": ("X", "Y", "Z")}
+    machine.add_argument("--blocks", help="predict volumes in blocks of this size, each on record once done", **voxels)
+    machine.add_argument("--workers", metavar="N", help="processes for the blocks (default: 1)", **positive)
+    machine.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="the workers of this Dask scheduler instead")
     machine.add_argument(
         "--memory_gb", type=cli.positive(float), default=4.0, metavar="GB", help="not to be exceeded (default: 4)"
     )

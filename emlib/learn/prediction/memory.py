@@ -78,15 +78,17 @@ class _LiveBytes(TorchDispatchMode):
         finalize(storage, forget)
 
 
-def measure_bytes_per_pixel(network: nn.Module, side: int = PROBE) -> float:
+def measure_bytes_per_pixel(network: nn.Module, side: int = PROBE, channels: int = 1) -> float:
     """Run a network on a blank image and return the peak of bytes per pixel that its tensors take.
 
     Parameters
     ----------
     network : nn.Module
-        From (B, 1, Y, X) to logits. Parameters are not counted: they do not grow with the tile.
+        From (B, C, Y, X) to logits. Parameters are not counted: they do not grow with the tile.
     side : int
         Of the image in pixels.
+    channels : int
+        Of the image.
 
     Examples
     --------
@@ -98,10 +100,21 @@ def measure_bytes_per_pixel(network: nn.Module, side: int = PROBE) -> float:
     network.eval()
     # what takes part from the first is not made by an operation in the block, the image itself is
     with torch.no_grad(), _LiveBytes() as counted:
-        image = torch.zeros(1, 1, side, side, device=device)
+        image = torch.zeros(1, channels, side, side, device=device)
         network(image)
     network.train(trains)
     return counted.peak / side**2
+
+
+def tile_bytes_per_pixel(bytes_per_pixel: float, channels: int, batch: int = 1, tta: bool = False) -> float:
+    """Return the bytes that a pixel of a tile takes on its way through a network, work space and results included.
+
+    Examples
+    --------
+    >>> tile_bytes_per_pixel(1500, 4)
+    2416.0
+    """
+    return batch * (WORK_SPACE * bytes_per_pixel + 4 * channels * (4 if tta else 1))
 
 
 def plan_memory(
@@ -141,7 +154,7 @@ def plan_memory(
     MemoryPlan(tile=832, overlap=192, room=1410396544)
     """
     room = memory_gb * GB - PROGRAM
-    pixel = batch * (WORK_SPACE * bytes_per_pixel + 4 * channels * (4 if tta else 1))
+    pixel = tile_bytes_per_pixel(bytes_per_pixel, channels, batch, tta)
     fits = isqrt(max(0, int(TILE_SHARE * room / pixel))) // GRID * GRID - 2 * MARGIN
     if tile is None and fits < SMALLEST_TILE:
         least = (pixel * (SMALLEST_TILE + 2 * MARGIN) ** 2 / TILE_SHARE + PROGRAM) / GB

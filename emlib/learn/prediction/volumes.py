@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
@@ -20,7 +21,7 @@ from emlib.errors import UserError
 from emlib.learn.inference import decide
 from emlib.learn.prediction.blocks import Shape, predict_block, usable_grey
 from emlib.learn.prediction.channels import index_dtype, index_mask
-from emlib.learn.prediction.inputs import VolumeInput
+from emlib.learn.prediction.inputs import Input, VolumeInput
 from emlib.learn.prediction.memory import GB
 from emlib.learn.prediction.objects import number_objects, write_measurements
 from emlib.learn.prediction.pictures import write_pictures
@@ -79,12 +80,23 @@ def predict_volume(run: Run, one: VolumeInput, tick: Callable[[], None] = lambda
         if run.journal.get(one.name, number) is None:
             _predict_one(run, one, results, number, box, size)
         tick()
-    files = _finish(run, one, results, size)
     counts = [run.journal.get(one.name, number)["foreground"] for number in range(len(boxes))]
-    foreground = {kind.name: sum(count[kind.name] for count in counts) for kind in run.classes}
-    found = run.journal.add(one.name, files=files, pixels=prod(one.source.shape), foreground=foreground)
+    found = finish_volume(run, one, results, counts)
     shutil.rmtree(run.root / PARTIAL / one.name, ignore_errors=True)
     return found
+
+
+class OneByOne:
+    """Predicts volumes block by block in this process; blocks are as large as memory allows."""
+
+    def count(self, run: Run, one: VolumeInput) -> int:
+        """Return how many blocks a volume has."""
+        return len(volume_blocks(run, one))
+
+    @contextmanager
+    def opened(self, run: Run, inputs: Sequence[Input]) -> Iterator[Callable[[VolumeInput, Callable], dict]]:
+        """Yield a function that predicts a volume, and calls another one after each block."""
+        yield lambda one, tick: predict_volume(run, one, tick)
 
 
 def volume_blocks(run: Run, one: VolumeInput) -> list[Box]:
@@ -118,11 +130,8 @@ def as_tiff(form: str, one: VolumeInput, memory_gb: float, where: str) -> bool:
 
 def _open_results(run: Run, one: VolumeInput, count: int, size: ZYX | None) -> Results:
     """The arrays below ``.partial``; made anew, and the blocks with them, unless all are there."""
-    folder = run.root / PARTIAL / one.name
-    masks = {None: index_dtype(tuple(run.classes))} if run.exclusive else dict.fromkeys(run.classes, np.dtype(np.uint8))
-    dtypes = {("masks", kind): dtype for kind, dtype in masks.items()}
-    dtypes |= {("probabilities", kind): np.dtype(np.float16) for kind in run.classes if run.settings.probabilities}
-    stores = {}
+    folder, stores = run.root / PARTIAL / one.name, {}
+    dtypes = result_dtypes(run.classes, run.exclusive, run.settings.probabilities)
     for number, (what, kind) in enumerate(dtypes):
         stores[what, kind] = Store(folder / f"{number}" / f"{one.name}.zarr")
     predicted = all(run.journal.get(one.name, number) for number in range(count))
@@ -133,10 +142,71 @@ def _open_results(run: Run, one: VolumeInput, count: int, size: ZYX | None) -> R
         run.journal.forget(one.name)
         for key, store in stores.items():
             store.create(one.source.shape, dtypes[key], run.blocks.chunk, size)
-    return Results(
-        {kind: stores["masks", kind] for kind in masks},
-        {kind: store for (what, kind), store in stores.items() if what == "probabilities"},
-    )
+    return as_results(stores)
+
+
+def result_dtypes(
+    classes: Collection[MaskClass], exclusive: bool, probabilities: bool
+) -> dict[tuple[str, MaskClass | None], np.dtype]:
+    """Return the arrays that a volume's results are kept in, and their types.
+
+    Parameters
+    ----------
+    classes : collection of MaskClass
+        Those that are written.
+    exclusive : bool
+        Whether one index mask holds all of them.
+    probabilities : bool
+        Whether they are written too.
+
+    Returns
+    -------
+    dict of numpy dtype
+        By ``masks`` or ``probabilities`` and the class; None for the index mask.
+    """
+    masks = {None: index_dtype(tuple(classes))} if exclusive else dict.fromkeys(classes, np.dtype(np.uint8))
+    dtypes = {("masks", kind): dtype for kind, dtype in masks.items()}
+    return dtypes | {("probabilities", kind): np.dtype(np.float16) for kind in classes if probabilities}
+
+
+def as_results(stores: Mapping[tuple[str, MaskClass | None], Store]) -> Results:
+    """Return the arrays of `result_dtypes` by what they hold."""
+    kept = {"masks": {}, "probabilities": {}}
+    for (what, kind), store in stores.items():
+        kept[what][kind] = store
+    return Results(**kept)
+
+
+def decided_arrays(
+    found: np.ndarray, activation: str, threshold: float, classes: Mapping[MaskClass, int], exclusive: bool
+) -> tuple[dict[tuple[str, MaskClass | None], np.ndarray], dict[str, int]]:
+    """Turn the probabilities of a block into what is written of it.
+
+    Parameters
+    ----------
+    found : (E, z, y, x) float32 array
+    activation, threshold
+        As for `emlib.learn.inference.decide`.
+    classes : mapping
+        Those that are written, and their channels.
+    exclusive : bool
+        Whether one index mask holds all of them.
+
+    Returns
+    -------
+    arrays : dict of arrays
+        By the keys of `result_dtypes`, probabilities included.
+    foreground : dict of int
+        Voxels of each class by its name.
+    """
+    decided = decide(found, activation, threshold)
+    masks = {kind: decided[channel] for kind, channel in classes.items()}
+    if exclusive:
+        arrays = {("masks", None): index_mask(masks, found.shape[1:])}
+    else:
+        arrays = {("masks", kind): mask * np.uint8(255) for kind, mask in masks.items()}
+    arrays |= {("probabilities", kind): found[channel].astype(np.float16) for kind, channel in classes.items()}
+    return arrays, {kind.name: int(np.count_nonzero(mask)) for kind, mask in masks.items()}
 
 
 def _target(run: Run, name: str, what: str, kind: MaskClass | None) -> str:
@@ -149,17 +219,37 @@ def _predict_one(run: Run, one: VolumeInput, results: Results, number: int, box:
         found = predict_block(run.predictor, one.source.read, one.source.shape, box, run.block_settings(size))
     except UserError as error:
         raise UserError(str(error).replace("the input", one.source.uri, 1)) from error
-    decided = decide(found, run.predictor.activation, run.settings.threshold)
-    masks = {kind: decided[channel] for kind, channel in run.classes.items()}
-    for kind, store in results.masks.items():
-        store.write(box, index_mask(masks, found.shape[1:]) if kind is None else masks[kind] * np.uint8(255))
-    for kind, store in results.probabilities.items():
-        store.write(box, found[run.classes[kind]].astype(np.float16))
-    foreground = {kind.name: int(np.count_nonzero(mask)) for kind, mask in masks.items()}
+    how = run.predictor.activation, run.settings.threshold, run.classes, run.exclusive
+    arrays, foreground = decided_arrays(found, *how)
+    for what, stores in (("masks", results.masks), ("probabilities", results.probabilities)):
+        for kind, store in stores.items():
+            store.write(box, arrays[what, kind])
     run.journal.add(one.name, number, foreground=foreground)
 
 
-def _finish(run: Run, one: VolumeInput, results: Results, size: ZYX | None) -> list[str]:
+def finish_volume(run: Run, one: VolumeInput, results: Results, counts: Sequence[Mapping[str, int]]) -> dict:
+    """Make all that comes from whole arrays, give these their places, and put the volume on record.
+
+    Parameters
+    ----------
+    run : Run
+    one : VolumeInput
+    results : Results
+        Whole.
+    counts : sequence of dict
+        Foreground of each block by organelle.
+
+    Returns
+    -------
+    dict
+        What is on record, as from `predict_volume`.
+    """
+    files = _write_files(run, one, results, run.settings.voxel_size_nm or one.source.voxel_size_nm)
+    foreground = {kind.name: sum(count[kind.name] for count in counts) for kind in run.classes}
+    return run.journal.add(one.name, files=files, pixels=prod(one.source.shape), foreground=foreground)
+
+
+def _write_files(run: Run, one: VolumeInput, results: Results, size: ZYX | None) -> list[str]:
     """Make all that comes from whole arrays, move these, and return the files."""
     tiff = as_tiff(run.settings.form, one, run.memory_gb, one.source.uri)
     files = _write_objects(run, one, results, size, tiff) if run.settings.objects else []

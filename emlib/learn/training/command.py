@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
 from emlib.errors import UserError
 from emlib.learn.training.data import DataSettings
 from emlib.learn.training.fit import fit
+from emlib.learn.training.launched import devices_in_all, find_launch, helps
 from emlib.learn.training.recipe import lr_warning, make_recipe
 from emlib.learn.training.settings import TrainPaths, TrainResult
 from emlib.learn.volumes.data import VolumeDataSettings
@@ -31,23 +33,20 @@ def train_from_flags(args: argparse.Namespace) -> int:
     UserError
         As `fit`.
     """
-    flags = vars(args)
+    flags = {**vars(args), "devices": devices_in_all(args.devices, find_launch())}
     data = _data(args)
     if isinstance(data, VolumeDataSettings) and args.patch_size is None:
         flags = {**flags, "patch_size": VOLUME_PATCH}
     recipe = make_recipe(args.preset, flags)
-    if not args.quiet and (warning := lr_warning(args.preset, recipe)):
+    if not args.quiet and not helps() and (warning := lr_warning(args.preset, recipe)):
         print(f"warning: {warning}", flush=True)
-    result = fit(
-        data,
-        args.out_path,
-        recipe,
-        half=args.half,
-        resume=args.resume,
-        contact_sheet=args.contact_sheet,
-        quiet=args.quiet,
-        flags={name: flags[name] for name in NAMES if name in flags},
-    )
+    how = {"half": args.half, "resume": args.resume, "contact_sheet": args.contact_sheet, "quiet": args.quiet}
+    try:
+        result = fit(data, args.out_path, recipe, **how, flags={name: flags[name] for name in NAMES if name in flags})
+    except UserError as error:
+        if helps():  # all were started alike and may stumble over the same
+            raise UserError(f"process {os.environ.get('RANK', '')}: {error}") from error
+        raise
     if not result.main:
         return 0
     if result.interrupted:
@@ -128,4 +127,5 @@ def _volume(given: dict[str, Any]) -> VolumeDataSettings | None:
         own["sections"],
         own["axes"],
         given.get("ignore_index"),
+        given["memory_gb"],
     )

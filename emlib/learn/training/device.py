@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 
 from emlib.errors import UserError
 from emlib.learn.freed_memory import keep_freed_memory
+from emlib.learn.training.launched import Launch, find_launch
 from emlib.learn.training.settings import TrainSettings
 from emlib.threads import get_threads
 
@@ -23,7 +24,8 @@ def start_fabric(settings: TrainSettings, note: Callable[[str], None] = print) -
     Parameters
     ----------
     settings : TrainSettings
-        With ``devices`` above 1 the running script is started so many times in all (DDP); this call returns in each.
+        With ``devices`` above 1 the running script is started so many times in all (DDP), unless ``torchrun`` did so;
+        this call returns in each.
     note : callable
         Takes lines for the user.
 
@@ -36,11 +38,9 @@ def start_fabric(settings: TrainSettings, note: Callable[[str], None] = print) -
     UserError
         If there are fewer CUDA devices than asked for.
     """
-    device = resolve_device(settings.device, note)
-    if device == "cuda" and settings.devices > torch.cuda.device_count():
-        raise UserError(
-            f"--devices {settings.devices}: there are {torch.cuda.device_count()} CUDA devices; ask for fewer"
-        )
+    device, launch = resolve_device(settings.device, note), find_launch() or Launch(settings.devices)
+    if device == "cuda" and launch.here > torch.cuda.device_count():
+        raise UserError(f"--devices {launch.here}: there are {torch.cuda.device_count()} CUDA devices; ask for fewer")
     if device == "mps" and settings.devices > 1:
         raise UserError(f"--devices {settings.devices}: mps has one device; leave --devices out")
     bf16 = resolve_precision(settings.precision, device, note) == "bf16"
@@ -48,11 +48,12 @@ def start_fabric(settings: TrainSettings, note: Callable[[str], None] = print) -
         logging.getLogger(name).setLevel(logging.WARNING)  # it announces every process
     warnings.filterwarnings("ignore", module="lightning_fabric")
     keep_freed_memory()
-    torch.set_num_threads(max(1, get_threads() // (settings.devices if device == "cpu" else 1)))
+    torch.set_num_threads(max(1, get_threads() // (launch.here if device == "cpu" else 1)))
     fabric = Fabric(
         accelerator=device,
-        devices=settings.devices,
-        strategy="ddp" if settings.devices > 1 else "auto",
+        devices=launch.here,
+        num_nodes=launch.machines,
+        strategy="ddp" if launch.all > 1 else "auto",
         precision="bf16-mixed" if bf16 else "32-true",
     )
     threads = torch.get_num_threads()

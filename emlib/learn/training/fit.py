@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +21,7 @@ from emlib.learn.training.class_weights import loss_weights
 from emlib.learn.training.contact_sheet import write_contact_sheet
 from emlib.learn.training.data import DataSettings, TrainingData
 from emlib.learn.training.device import resolve_precision, start_fabric
+from emlib.learn.training.launched import helps
 from emlib.learn.training.loop import train
 from emlib.learn.training.recipe import recipe_flags
 from emlib.learn.training.record import flags_yaml, kept_settings, state_to_resume
@@ -75,7 +75,7 @@ def fit(
         If sections or masks are missing or do not fit, ``last.pth`` belongs to another training or other data, or what
         `emlib.learn.training.loop.train` raises.
     """
-    quiet = quiet or _helps()
+    quiet = quiet or helps()
     note = _drop if quiet else _print
     paths = _paths(out_path)
     if recipe.patches.size < SMALLEST_PATCH:
@@ -85,15 +85,15 @@ def fit(
     opened = data.open(recipe.patches.size, note)
     flags = {**data.flags, "out_path": out_path, **(flags or {}), **recipe_flags(recipe)}
     record = kept_settings(flags, opened.organelles, augment)
-    with nullcontext() if _helps() else run_lock(paths.folder):
+    with nullcontext() if helps() else run_lock(paths.folder):
         state = state_to_resume(paths, record, opened.fingerprints, note) if resume else None
         if not resume and paths.last.exists():
             note(f"note: {paths.last} of an earlier training will be replaced; --resume would go on with it")
-        if not _helps():
+        if not helps():
             write_text(paths.folder / "args.yaml", flags_yaml(flags))
         settings = {**record, **opened.about, "data": opened.fingerprints}
         about = {"voxel_size_nm": opened.voxel_size_nm, "settings": settings}
-        sheet = 0 if state is not None or _helps() else contact_sheet
+        sheet = 0 if state is not None or helps() else contact_sheet
         return _fit(opened, recipe, augment, paths, about, half, state, sheet, note, progress=not quiet)
 
 
@@ -177,11 +177,6 @@ def _print(line: str) -> None:
 
 def _drop(line: str) -> None:
     """Take a line for the user and drop it."""
-
-
-def _helps() -> bool:
-    """Whether this process was started by the first one of a training on several devices."""
-    return any(int(os.environ.get(name) or 0) > 0 for name in ("RANK", "LOCAL_RANK"))
 
 
 def _paths(out_path: str | Path) -> TrainPaths:

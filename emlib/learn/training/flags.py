@@ -107,7 +107,7 @@ def _add_data(parser: argparse.ArgumentParser, one_organelle: bool) -> None:
         type=above,
         default=2.0,
         metavar="GB",
-        help="sections that need more are not kept in memory but decoded again and again (default: 2)",
+        help="sections, or a volume, that need more are not kept in memory but read again and again (default: 2)",
     )
 
 

@@ -46,8 +46,26 @@ def find_grey_range(images: Iterable[np.ndarray]) -> tuple[float, float]:
         step = 65535 // np.iinfo(image.dtype).max
         found = np.bincount(image.ravel())
         counts[: len(found) * step : step] += found
+    return counted_grey_range(counts)
+
+
+def counted_grey_range(counts: np.ndarray) -> tuple[float, float]:
+    """As `find_grey_range`, of pixels that were counted.
+
+    Parameters
+    ----------
+    counts : (256,) or (65536,) int array
+        How often each value occurs.
+
+    Examples
+    --------
+    >>> image = np.array([9, 10, 10, 30], np.uint8)
+    >>> counted_grey_range(np.bincount(image, minlength=256)) == find_grey_range([image])
+    True
+    """
+    largest = len(counts) - 1
     seen = np.cumsum(counts)
-    low, high = (float(np.searchsorted(seen, share * seen[-1])) for share in (TAIL, 1 - TAIL))
+    low, high = (int(np.searchsorted(seen, share * seen[-1])) * (65535 // largest) for share in (TAIL, 1 - TAIL))
     if not low < high:
         return WHOLE
     room = ROOM * (high - low)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from emlib.errors import UserError
@@ -70,10 +69,6 @@ class BoundaryModel:
     def synapses(self) -> int | None:
         """The channel that tells synapses, or None."""
         return _find(self.names, SYNAPSES)
-
-    def boundaries(self, probability: np.ndarray) -> np.ndarray:
-        """Return the probability of a boundary from that of its channel, float16."""
-        return np.float16(1) - probability if self.inverted else probability
 
 
 def load_boundary_model(path_or_name: str | Path | None, *, boundary: bool = True) -> BoundaryModel:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import torch
 from emlib.annotations.classes import default_colour, hex_colour
 from emlib.errors import UserError
 from emlib.learn.datasets.places import PatchSettings
-from emlib.learn.normalisation import Normalisation, own_normalisation
+from emlib.learn.normalisation import Normalisation, counted_normalisation
 from emlib.learn.volumes.batches import VolumeBatches
+from emlib.learn.volumes.counts import looked_at
 from emlib.learn.volumes.labelled import NAME, LabelledVolume
-from emlib.learn.volumes.targets import boundary_targets
+from emlib.learn.volumes.reading_cost import check_pieces
+from emlib.learn.volumes.stored import StoredTargets, in_memory, open_grey
 from emlib.learn.volumes.validation import VolumeScores
 from emlib.volumes.companions import open_labels
-from emlib.volumes.cutout import read_cutout
+from emlib.volumes.cutout import refuse_palette, size_of_voxels
 from emlib.volumes.identity import volume_sha256
 from emlib.volumes.open import open_volume
 from emlib.volumes.volume import ZYX, VolumeSource, near_isotropic
@@ -28,6 +31,7 @@ from emlib.volumes.volume import ZYX, VolumeSource, near_isotropic
 NEAR, FAR = 5, 3  # sections that a network sees: of a near-isotropic volume, of one with thick sections
 VAL_SHARE = 6  # the last sixth of the sections judges the epochs
 LEAST = 8  # sections to train on
+GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class VolumeDataSettings:
         Learn sections along z alone or along all three axes; default: 3 where near isotropic.
     ignore : int, optional
         The label of voxels that nobody annotated.
+    memory_gb : float
+        EM and targets that take more are not kept in memory: every patch is read from the files, which changes nothing
+        of what is learnt.
     """
 
     volume: str | Path
@@ -60,6 +67,7 @@ class VolumeDataSettings:
     sections: int | None = None
     axes: int | None = None
     ignore: int | None = None
+    memory_gb: float = 2.0
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -68,8 +76,8 @@ class VolumeDataSettings:
         return {**names, "sections": self.sections, "axes": self.axes}
 
     def open(self, patch_size: int, note: Callable[[str], None]) -> VolumeTraining:
-        """Read the volume; see `open_labelled`."""
-        return open_labelled(self, note)
+        """Open the volume; see `open_labelled`."""
+        return open_labelled(self, note, patch_size)
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,8 @@ class VolumeTraining:
         Of the whole volume, see `emlib.volumes.identity.volume_sha256`.
     labels_sha256 : str
         Of the targets.
+    share : float
+        Of the annotated voxels that are learnt from which lie on boundaries.
     """
 
     train: LabelledVolume
@@ -95,6 +105,7 @@ class VolumeTraining:
     name: str
     sha256: str
     labels_sha256: str
+    share: float
 
     organelles = (NAME,)
     activation = "sigmoid"
@@ -112,7 +123,7 @@ class VolumeTraining:
     @property
     def about(self) -> dict[str, Any]:
         """What inference needs to know: how many sections, which axes, and what was seen in training."""
-        z = {name: [part.first_z, part.first_z + len(part.em)] for name, part in self._parts}
+        z = {name: [part.first_z, part.first_z + part.em.shape[0]] for name, part in self._parts}
         return {
             "colours": {NAME: hex_colour(default_colour(1))},
             "input": {"sections": self.train.sections, "axes": len(self.train.axes)},
@@ -121,7 +132,7 @@ class VolumeTraining:
 
     def normalisation(self) -> Normalisation:
         """Mean and standard deviation of the grey that is trained on."""
-        return own_normalisation(self.train.em)
+        return counted_normalisation(self.train.grey_counts, 255)
 
     def batches(self, settings: PatchSettings, **how: Any) -> VolumeBatches:
         """Patches to train on, as `VolumeBatches` takes them."""
@@ -135,34 +146,33 @@ class VolumeTraining:
         """What is trained on, for the shell."""
         size = " × ".join(f"{side:g}" for side in self.voxel_size_nm)
         parts = " and ".join(
-            f"z {part.first_z}-{part.first_z + len(part.em) - 1} to {verb}"
+            f"z {part.first_z}-{part.first_z + part.em.shape[0] - 1} to {verb}"
             for verb, part in (("learn from", self.train), ("judge by", self.val))
         )
         how = f"{self.train.sections} sections at once along {'three axes' if len(self.train.axes) == 3 else 'z'}"
-        share = np.bincount(self.train.targets.ravel(), minlength=256)
-        return [
-            f"{self.name}: {size} nm, {parts}; {how}; {share[1] / max(share[:2].sum(), 1):.0%} of the voxels on {NAME}"
-        ]
+        return [f"{self.name}: {size} nm, {parts}; {how}; {self.share:.0%} of the voxels on {NAME}"]
 
     @property
     def _parts(self) -> tuple[tuple[str, LabelledVolume], ...]:
         return (("train", self.train), ("val", self.val))
 
 
-def open_labelled(settings: VolumeDataSettings, note: Callable[[str], None]) -> VolumeTraining:
-    """Read a labelled volume and part it.
+def open_labelled(settings: VolumeDataSettings, note: Callable[[str], None], patch_size: int = 128) -> VolumeTraining:
+    """Open a labelled volume and part it; it is read into memory where it fits.
 
     Parameters
     ----------
     settings : VolumeDataSettings
     note : callable
         Takes warnings and notes.
+    patch_size : int
+        In pixels: what a patch costs that is read from the files is told.
 
     Raises
     ------
     UserError
         If EM and labels differ in shape, the voxel size is unknown, sections lie outside or are too few, there is no
-        boundary or nothing else, or a file cannot be read.
+        boundary or nothing else, a file cannot be read, or does not fit into memory and cannot be read in parts.
     """
     source, labels = open_volume(settings.volume), open_labels(settings.labels)
     if tuple(labels.shape) != tuple(source.shape):
@@ -170,6 +180,7 @@ def open_labelled(settings: VolumeDataSettings, note: Callable[[str], None]) -> 
             f"{labels.uri} has shape {labels.shape} and {source.uri} {source.shape} (z, y, x); give labels of the very "
             "same voxels"
         )
+    refuse_palette(source)
     size = _voxel_size(settings, source)
     near = near_isotropic(size)
     sections, axes = settings.sections or (NEAR if near else FAR), settings.axes or (3 if near else 1)
@@ -181,21 +192,62 @@ def open_labelled(settings: VolumeDataSettings, note: Callable[[str], None]) -> 
             "are wide; sections along y and x look nothing like those along z"
         )
     spans = _spans(settings, source, sections // 2)
-    compared = (0, 1, 2) if near else (1, 2)
-    parts = {}
+    patch = sections, patch_size, patch_size
+    held = _fits(settings, source, labels, spans, tuple(range(axes)), patch, note)
+    parts, digest, shares = {}, hashlib.sha256(), {}
     for name, (first, end) in spans.items():
-        cut = source.shape[2], source.shape[1], end - first
-        em = read_cutout(source, cut, (0, 0, first), voxel_size_nm=size)
-        ids = labels.read((slice(first, end), *(slice(0, n) for n in source.shape[1:])))
-        targets = boundary_targets(ids, size, compared, settings.ignore)
-        if len(found := np.unique(targets[targets <= 1])) < 2:
-            what = "no boundary" if 1 not in found else "nothing but boundaries"
-            raise UserError(f"{labels.uri} has {what} in z {first}-{end - 1}; give other sections with --z, --val_z")
-        parts[name] = LabelledVolume(em.array, targets, tuple(range(axes)), sections, first)
-    digest = hashlib.sha256(b"".join(part.targets.tobytes() for part in parts.values())).hexdigest()
-    return VolumeTraining(
-        parts["train"], parts["val"], size, Path(str(settings.volume)).name, volume_sha256(source), digest
+        grey = open_grey(source, first, end)
+        targets = StoredTargets(labels, first, end, size, (0, 1, 2) if near else (1, 2), settings.ignore)
+        part = LabelledVolume(grey, targets, tuple(range(axes)), sections, first)
+        parts[name] = part if not held else replace(part, em=in_memory(grey, first), targets=in_memory(targets, first))
+        shares[name] = _look_through(parts[name], digest, source.uri, labels.uri)
+    name, sha256 = Path(str(settings.volume)).name, volume_sha256(source)
+    return VolumeTraining(parts["train"], parts["val"], size, name, sha256, digest.hexdigest(), shares["train"])
+
+
+def _fits(
+    settings: VolumeDataSettings,
+    source: VolumeSource,
+    labels: VolumeSource,
+    spans: dict[str, tuple[int, int]],
+    axes: tuple[int, ...],
+    patch: tuple[int, int, int],
+    note: Callable[[str], None],
+) -> bool:
+    """Whether EM and targets are read into memory; where not, what their files make of that is told."""
+    needed = 2 * prod(source.shape[1:]) * sum(end - first for first, end in spans.values())
+    if needed <= settings.memory_gb * GB:
+        return True
+    for one, flag in ((source, "--volume"), (labels, "--labels")):
+        check_pieces(one, flag, axes, patch, settings.memory_gb, note)
+    note(
+        f"note: EM and targets would take {needed / GB:.1f} GB, more than --memory_gb {settings.memory_gb:g}; patches "
+        "are read from the files"
     )
+    return False
+
+
+def _look_through(part: LabelledVolume, digest: hashlib._Hash, em: str, labels: str) -> float:
+    """Add the targets of a part to their checksum and return the share of boundaries.
+
+    Raises
+    ------
+    UserError
+        If the EM has a single grey value, or there is nothing to learn.
+    """
+    counts = np.zeros(256, np.int64)
+    for box in looked_at(part.targets.shape, part.first_z):
+        targets = np.ascontiguousarray(part.targets[box])
+        digest.update(targets)
+        counts += np.bincount(targets.ravel(), minlength=256)
+    where = f"z {part.first_z}-{part.first_z + part.em.shape[0] - 1}"
+    if not counts[0] or not counts[1]:
+        what = "no boundary" if not counts[1] else "nothing but boundaries"
+        raise UserError(f"{labels} has {what} in {where}; give other sections with --z, --val_z")
+    grey = np.flatnonzero(part.grey_counts)
+    if len(grey) == 1:
+        raise UserError(f"{em} holds a single grey value {grey[0]} in {where}; give other sections with --z, --val_z")
+    return float(counts[1] / counts[:2].sum())
 
 
 def _voxel_size(settings: VolumeDataSettings, source: VolumeSource) -> ZYX:
@@ -205,7 +257,7 @@ def _voxel_size(settings: VolumeDataSettings, source: VolumeSource) -> ZYX:
             f"{source.uri}: the voxel size decides what is learnt and is {'unknown' if given is None else 'no three'}"
             "; give --voxel_size Z Y X in nm"
         )
-    return tuple(map(float, given))
+    return tuple(map(float, size_of_voxels(source, tuple(given), [])[0]))
 
 
 def _spans(settings: VolumeDataSettings, source: VolumeSource, gap: int) -> dict[str, tuple[int, int]]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from emlib.learn.datasets.mirroring import mirrored_indices
+from emlib.learn.volumes.counts import Voxels, count_values
 
 NAME = "boundaries"  # the channel that is learnt from labels
 
@@ -15,8 +19,8 @@ class LabelledVolume:
 
     Attributes
     ----------
-    em : (Z, Y, X) uint8 or uint16 array
-    targets : (Z, Y, X) uint8 array
+    em : (Z, Y, X) uint8 or uint16 voxels
+    targets : (Z, Y, X) uint8 voxels
         0, 1, and 255 where nobody annotated.
     axes : tuple of int
         Along which sections are cut: (0,), or (0, 1, 2) where voxels are near isotropic.
@@ -26,8 +30,8 @@ class LabelledVolume:
         Where the volume begins in its file.
     """
 
-    em: np.ndarray
-    targets: np.ndarray
+    em: Voxels
+    targets: Voxels
     axes: tuple[int, ...] = (0,)
     sections: int = 1
     first_z: int = 0
@@ -35,21 +39,70 @@ class LabelledVolume:
     organelles = (NAME,)
     activation = "sigmoid"
 
+    @cached_property
+    def grey_counts(self) -> np.ndarray:
+        """How often each grey value occurs, see `emlib.learn.volumes.counts.count_values`; counted once."""
+        return count_values(self.em, self.first_z)
+
     def __len__(self) -> int:
         """How many sections there are to train on, over all axes."""
         return sum(self.em.shape[axis] for axis in self.axes)
 
     def shape(self, axis: int) -> tuple[int, int, int]:
         """Return how many sections there are along an axis, and their rows and columns."""
-        return along(self.em, axis).shape
+        z, y, x = self.em.shape
+        return {0: (z, y, x), 1: (y, z, x), 2: (x, z, y)}[axis]
 
-    def image(self, axis: int, index: int) -> np.ndarray:
-        """Return (C, Y', X') grey values: a section along an axis with its neighbours."""
-        return stack(along(self.em, axis), index, self.sections)
+    def image(self, axis: int, index: int, corner: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        """Return (C, *size) grey values: a part of a section along an axis with its neighbours.
 
-    def target(self, axis: int, index: int) -> np.ndarray:
-        """Return (1, Y', X') targets of a section along an axis."""
-        return along(self.targets, axis)[index][None]
+        Parameters
+        ----------
+        axis, index : int
+        corner, size : (y, x)
+            First pixel and sides of the part. What lies outside of the volume is mirrored at its outermost voxels.
+        """
+        return crop(self.em, axis, (index - self.sections // 2, *corner), (self.sections, *size))
+
+    def target(self, axis: int, index: int, corner: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        """Return (1, *size) targets of a part of a section along an axis."""
+        return crop(self.targets, axis, (index, *corner), (1, *size))
+
+
+def crop(voxels: Voxels, axis: int, first: tuple[int, int, int], size: tuple[int, int, int]) -> np.ndarray:
+    """Cut a box whose first axis is the given one; no more is read than it shows.
+
+    Parameters
+    ----------
+    voxels : (Z, Y, X) array or reader
+    axis : int
+    first, size : three int
+        In the order of `along`. What lies outside is mirrored at the outermost voxels.
+
+    Returns
+    -------
+    array of that size
+
+    Examples
+    --------
+    >>> crop(np.arange(24).reshape(2, 3, 4), 2, (-1, 0, 1), (3, 1, 2))
+    array([[[5, 9]],
+    <BLANKLINE>
+           [[4, 8]],
+    <BLANKLINE>
+           [[5, 9]]])
+    """
+    order = (axis, *(other for other in range(3) if other != axis))
+    wanted, box = [], [slice(None)] * 3
+    for at, start, count in zip(order, first, size, strict=True):
+        indices = mirrored_indices(start, count, voxels.shape[at])
+        box[at] = slice(int(indices.min()), int(indices.max()) + 1)
+        wanted.append(indices - indices.min())
+    part = along(voxels[tuple(box)], axis)
+    for at, indices in enumerate(wanted):
+        if len(indices) != part.shape[at] or (np.diff(indices) != 1).any():
+            part = part.take(indices, axis=at)
+    return part
 
 
 def along(volume: np.ndarray, axis: int) -> np.ndarray:
@@ -61,6 +114,17 @@ def along(volume: np.ndarray, axis: int) -> np.ndarray:
     (3, 2, 4)
     """
     return np.moveaxis(volume, axis, 0)
+
+
+def neighbours(index: int, count: int, depth: int) -> np.ndarray:
+    """Return which sections a section is seen with: itself in the middle; beyond the ends they are mirrored.
+
+    Examples
+    --------
+    >>> neighbours(1, 5, 4).tolist()
+    [1, 0, 1, 2, 3]
+    """
+    return mirrored_indices(index - count // 2, count, depth)
 
 
 def stack(sections: np.ndarray, index: int, count: int) -> np.ndarray:
@@ -82,9 +146,4 @@ def stack(sections: np.ndarray, index: int, count: int) -> np.ndarray:
     >>> stack(np.arange(4).reshape(4, 1, 1), 1, 5).ravel().tolist()
     [1, 0, 1, 2, 3]
     """
-    reach, depth = count // 2, len(sections)
-    if reach <= index < depth - reach:
-        return sections[index - reach : index + reach + 1]
-    period = max(2 * (depth - 1), 1)
-    at = np.arange(index - reach, index + reach + 1) % period
-    return sections[np.minimum(at, period - at)]
+    return crop(sections, 0, (index - count // 2, 0, 0), (count, *sections.shape[1:]))

@@ -1,7 +1,7 @@
 """A volume through a network of sections: along one axis, or along all three and averaged.
 
 1. Along an axis each section, with the neighbours that the network asks for, is predicted tile by tile (see
-   `emlib.learn.inference.predict_stack`).
+   `emlib.learn.inference`); a box alone gives the same bytes (`emlib.learn.volumes.box_prediction`).
 2. What the axes say of a voxel is averaged: mistakes of sections cut along z are others than those of sections cut
    along x, while membranes are in the same place.
 3. Where voxels are not those of the model's training, each section is resampled on its way in and out, and neighbours
@@ -10,18 +10,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
-from emlib.learn.inference import predict_stack
-from emlib.learn.normalisation import Normalisation, unit_grey
+from emlib.learn.normalisation import Normalisation
 from emlib.learn.tiles import TileSettings
-from emlib.learn.volumes.labelled import along, stack
+from emlib.learn.volumes.box_prediction import average, predict_planes
 from emlib.volumes.volume import ZYX
 
 SAME = 0.05  # a voxel size within 5 % of the model's is taken for the same: augmentation varies it by more
@@ -111,45 +109,18 @@ def predict_along(
     >>> predict_along(model, np.zeros((4, 20, 30), np.uint8), Normalisation(), sections=3, axes=(0, 1, 2)).shape
     (2, 4, 20, 30)
     """
+    everything = tuple(slice(0, n) for n in em.shape)
+    how = {"sections": sections, "resampling": resampling, "tiles": tiles, "device": device}
+
+    def planes(axis: int) -> Iterator[np.ndarray]:
+        return predict_planes(model, lambda box: em[box], em.shape, everything, axis, normalisation, **how)
+
     trains = model.training
     model.to(device).eval()  # once, not with each section
     try:
-        return _predict_along(
-            model, em, normalisation, sections, axes, resampling, tiles or TileSettings(), device, tick
-        )
+        return average(planes, axes, em.shape, tick, np.float16).astype(np.float16, copy=False)
     finally:
         model.train(trains)
-
-
-def _predict_along(
-    model: nn.Module,
-    em: np.ndarray,
-    normalisation: Normalisation,
-    sections: int,
-    axes: Sequence[int],
-    resampling: Resampling | None,
-    tiles: TileSettings,
-    device: torch.device | str,
-    tick: Callable[[], None],
-) -> np.ndarray:
-    """As `predict_along`, of a network that is where it computes and does not train."""
-    total = None
-    for axis in axes:
-        planes = along(em, axis)
-        for index in range(len(planes)):
-            if resampling is None:
-                found = predict_stack(model, stack(planes, index, sections), normalisation, tiles, device)
-            else:
-                seen = _neighbours(planes, index, sections, resampling.step(axis))
-                zoomed = [max(1, round(n * f)) for n, f in zip(seen.shape[1:], resampling.pixels(axis), strict=True)]
-                found = predict_stack(model, _resized(seen, zoomed), normalisation, tiles, device)
-                found = _resized(found, planes.shape[1:])
-            if total is None:  # one axis is final as it comes, several are summed with more digits
-                total = np.zeros((len(found), *em.shape), np.float16 if len(axes) == 1 else np.float32)
-            for channel, plane in zip(total, found, strict=True):
-                along(channel, axis)[index] += plane if len(axes) == 1 else plane / len(axes)
-            tick()
-    return total if total.dtype == np.float16 else total.astype(np.float16)
 
 
 def section_count(shape: tuple[int, int, int], axes: Sequence[int]) -> int:
@@ -161,25 +132,3 @@ def section_count(shape: tuple[int, int, int], axes: Sequence[int]) -> int:
     60
     """
     return sum(shape[axis] for axis in axes)
-
-
-def _neighbours(planes: np.ndarray, index: int, count: int, step: float) -> np.ndarray:
-    """A section between neighbours ``step`` sections apart, interpolated between the two nearest, (C, Y, X) float32."""
-    last = len(planes) - 1
-    found = []
-    for at in index + step * (np.arange(count) - count // 2):
-        at = abs(at) if last else 0.0
-        at = min(max(2 * last - at if at > last else at, 0.0), last)  # mirrored once, then the outermost section
-        below = int(at)
-        part = np.float32(at - below)
-        lower = unit_grey(planes[below])
-        found.append(lower if part == 0 else (1 - part) * lower + part * unit_grey(planes[below + 1]))
-    return np.stack(found)
-
-
-def _resized(planes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """(C, Y, X) float32 at another size, anti-aliased."""
-    if tuple(planes.shape[1:]) == tuple(shape):
-        return planes
-    size = shape[1], shape[0]
-    return np.stack([np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)) for plane in planes])

@@ -71,9 +71,27 @@ def boundary_targets(
     return targets
 
 
+def targets_reach(voxel_size_nm: ZYX, axes: Sequence[int], thick_nm: float = THICK_NM) -> tuple[int, int, int]:
+    """Return how far (z, y, x) the target of a voxel looks at labels, in voxels on either side.
+
+    Examples
+    --------
+    >>> targets_reach((50, 4, 4), (1, 2)), targets_reach((10, 10, 10), (0, 1, 2))
+    ((0, 3, 3), (1, 1, 1))
+    """
+    far = _widened(voxel_size_nm, axes, thick_nm)
+    z, y, x = (1 + max(far[axis], 0) if axis in axes else 0 for axis in range(3))
+    return z, y, x
+
+
+def _widened(voxel_size_nm: ZYX, axes: Sequence[int], thick_nm: float) -> list[int]:
+    """By how many voxels on each side what is two voxels thick is widened: those nearest to half of what lacks."""
+    return [round((thick_nm / voxel_size_nm[axis] - 2) / 2) if axis in axes else 0 for axis in range(3)]
+
+
 def _thickened(found: np.ndarray, voxel_size_nm: ZYX, axes: Sequence[int], thick_nm: float) -> np.ndarray:
-    """Widen what is two voxels thick, by as many voxels on each side as are nearest to half of what lacks."""
-    reach = [round((thick_nm / voxel_size_nm[axis] - 2) / 2) if axis in axes else 0 for axis in range(3)]
+    """Widen what is two voxels thick."""
+    reach = _widened(voxel_size_nm, axes, thick_nm)
     if max(reach) < 1:
         return found
     grid = np.meshgrid(*(np.arange(-max(r, 0), max(r, 0) + 1) / max(r, 1) for r in reach), indexing="ij")

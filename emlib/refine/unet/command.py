@@ -17,7 +17,7 @@ from emlib.learn.models.checkpoint import load_checkpoint
 from emlib.learn.training.settings import TrainPaths
 from emlib.measure.instances import score_instances
 from emlib.proofread.run_files import RunFiles
-from emlib.publish.page import save_figure
+from emlib.publish.page import put_figure
 from emlib.refine.corrections import (
     CorrectedRun,
     Corrections,
@@ -30,7 +30,7 @@ from emlib.refine.recording import Recording, recorded
 from emlib.refine.refining import put_back
 from emlib.refine.unet.figure_history import figure_history
 from emlib.refine.unet.pseudo import learnt_axes
-from emlib.refine.unet.selftrain import Selftrained, Start, selftrain
+from emlib.refine.unet.selftrain import Conduct, Selftrained, Start, selftrain
 from emlib.refine.unet.settings import SelftrainSettings, check_settings
 from emlib.runs.artefacts import plain
 from emlib.stages.boundaries import damaged_sections, intensity_boundaries
@@ -117,26 +117,17 @@ def _selftrain(
     sections = None if corrections is None else corrections.sections
     about = _about(request, start, sections, files)
     paths = TrainPaths(recording.outputs.path(f"data/{MODEL}.pth"))
-    made = selftrain(
-        start,
-        request.settings,
-        paths,
-        seed=request.seed,
-        device=request.device,
-        time_budget_min=request.time_budget_min,
-        about=about,
-        resume=_state(paths, about, note) if request.resume else None,
-        stage=recording.watch.stage,
-        note=note,
-        progress=not quiet,
-    )
+    given = {name: getattr(request, name) for name in ("seed", "device", "time_budget_min")}
+    conduct = Conduct(**given, stage=recording.watch.stage, note=note, progress=not quiet)
+    resume = _state(paths, about, note) if request.resume else None
+    made = selftrain(start, request.settings, paths, conduct, about=about, resume=resume)
     if made.training.interrupted:
         recording.status = "interrupted"
         return [f"interrupted in {made.training.place}"], True
     with recording.watch.stage("write"):
         found = put_back(made.labels, ~damaged)
         change = _change(labels, found)
-        _write(made, found, put_back(made.boundaries, ~damaged), change, files, own, recording, about)
+        _write(made, found, put_back(made.boundaries, ~damaged), change, own, recording, about)
     judged_by = OWN if corrections is None else STRIPS
     best = made.training.best
     recording.summary = {"neurites": change["neurites"], "sections": sections, "change": change, "best": plain(best)}
@@ -209,21 +200,15 @@ def _write(
     labels: np.ndarray,
     boundaries: np.ndarray,
     change: dict[str, Any],
-    files: RunFiles,
     own: RunFiles,
     recording: Recording,
     about: dict[str, Any],
 ) -> None:
-    outputs, result = recording.outputs, made.training
-    mark = {"synthetic": files.synthetic} if files.synthetic else {}
-    if mark:
-        outputs.mark_synthetic(files.synthetic)
+    files, outputs, result = recording.files, recording.outputs, made.training
     corrected = None if own is files else files.labels.uri
     source = {"em": files.em.uri, "labels": own.labels.uri, "corrected": corrected, "sections": about["sections"]}
-    meta = {"voxel_size_nm": files.voxel_size_nm, "source": source, "settings": about["selftrain"], **mark}
-    meta["seed"] = about["seed"]
-    outputs.array(LABELS, labels, "Neurite labels, refined by a U-Net", **meta)
-    outputs.array(BOUNDARIES, boundaries.astype(np.float16), "Boundary probability of the U-Net", **meta)
+    meta = {"source": source, "settings": about["selftrain"], "seed": about["seed"]}
+    recording.volumes((LABELS, BOUNDARIES), labels, boundaries, "U-Net", **meta)
     outputs.note(f"data/{MODEL}.pth", "The trained network, for predict.py")
     history = pd.DataFrame(result.history).drop(columns=list(TIMES))
     outputs.table("refine_unet_history", history, "The self-training, epoch by epoch")
@@ -234,5 +219,4 @@ def _write(
     told = {"judged_by": judged_by, "best": best, "ended": result.ended, "change": change}
     outputs.json("refine_unet_validation", told, "Agreement, and what changed")
     figure = figure_history(history, judged_by.split(",")[0], renewed, files.synthetic)
-    for path in save_figure(figure, outputs.path("figures"), "refine_unet_curves"):
-        outputs.note(f"figures/{path.name}", "Curves of the self-training")
+    put_figure(outputs, figure, "refine_unet_curves", "Curves of the self-training")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from emlib.learn.datasets.mask_classes import UNKNOWN
-from emlib.learn.datasets.patches import reflected_crop
+from emlib.learn.datasets.mirroring import reflected_crop
 from emlib.learn.datasets.unannotated import augment_masks, with_nan
 from emlib.learn.normalisation import Normalisation, unit_grey
 from emlib.learn.transforms import find_grey_range, margin, read_augment

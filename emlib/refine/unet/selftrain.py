@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,23 +75,40 @@ class Selftrained:
     boundaries: np.ndarray | None = None
 
 
-def _unwatched(name: str) -> AbstractContextManager:
-    return nullcontext()
+@dataclass(frozen=True)
+class Conduct:
+    """How a self-training is carried out.
+
+    Attributes
+    ----------
+    seed : int
+    device : "auto", "cpu", "cuda" or "mps"
+    time_budget_min : float or None
+        The training ends after so many minutes; classifying and segmenting come after it.
+    stage : function
+        Called with the name of each step; the context manager that it returns is held meanwhile.
+    note : callable
+        Takes lines for the user.
+    progress : bool
+        Bars on stderr where that is a terminal.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    time_budget_min: float | None = None
+    stage: Stage = lambda name: nullcontext()
+    note: Callable[[str], None] = lambda line: None
+    progress: bool = False
 
 
 def selftrain(
     start: Start,
     settings: SelftrainSettings,
     paths: TrainPaths,
+    conduct: Conduct = Conduct(),
     *,
-    seed: int = 0,
-    device: str = "auto",
-    time_budget_min: float | None = None,
     about: Mapping[str, Any] | None = None,
     resume: dict[str, Any] | None = None,
-    stage: Stage = _unwatched,
-    note: Callable[[str], None] = lambda line: None,
-    progress: bool = False,
 ) -> Selftrained:
     """Train a network, and segment the volume with it.
 
@@ -102,20 +118,11 @@ def selftrain(
     settings : SelftrainSettings
     paths : TrainPaths
         The best network is kept there, and all that the training leaves.
-    seed : int
-    device : "auto", "cpu", "cuda" or "mps"
-    time_budget_min : float, optional
-        The training ends after so many minutes; classifying and segmenting come after it.
+    conduct : Conduct
     about : mapping, optional
         More settings for the checkpoint.
     resume : dict, optional
         The state in ``paths.last``.
-    stage : function
-        Called with the name of each step; the context manager that it returns is held meanwhile.
-    note : callable
-        Takes lines for the user.
-    progress : bool
-        Bars on stderr where that is a terminal.
 
     Returns
     -------
@@ -131,47 +138,14 @@ def selftrain(
     Mean teacher after Tarvainen & Valpola 2017, with hard pseudo-labels (Lee 2013) that are kept only where the
     teacher is sure and its segmentation agrees.
     """
-    em = np.rint(start.em * 255).astype(np.uint8)
-    normalisation = own_normalisation(em)
-    chosen = TrainSettings(
-        **{name: getattr(settings, name) for name in ("epochs", "lr", "weight_decay", "ema", "clip")},
-        patience=settings.patience or None,
-        time_budget_min=time_budget_min,
-        device=device,
-        seed=seed,
-    )
-    fabric = start_fabric(chosen, note)
-    axes = learnt_axes(start.voxel_size_nm)
-    precision = resolve_precision("auto", fabric.device.type, lambda line: None)
-    seen = {"axes": axes, "sections": settings.sections, "tiles": TileSettings(precision=precision)}
-    predict = partial(_boundaries, em=em, normalisation=normalisation, device=fabric.device, progress=progress, **seen)
-    with stage("train"):
-        batches, agreement = _data(start, em, normalisation, settings, seed, fabric.device)
-        kept = paths.folder / "pseudo_labels.npz"
-        if resume is None:
-            kept.unlink(missing_ok=True)  # of an earlier training
-        architecture = network_of(settings)
-        torch.manual_seed(seed)
-        result = train(
-            build_model(architecture),
-            batches,
-            agreement,
-            WeightedLoss(settings.corrected_weight),
-            chosen,
-            paths=paths,
-            save=_saver(architecture, normalisation, start.voxel_size_nm, about or {}),
-            fabric=fabric,
-            resume=resume,
-            before_epoch=Teacher(batches, predict, start.em, start.voxel_size_nm, settings, kept, note),
-            note=note,
-            progress=progress,
-        )
-        if result.interrupted:
-            return Selftrained(result)
-        kept.unlink(missing_ok=True)
-    with stage("classify"):
-        boundaries = predict(load_checkpoint(paths.best, fabric.device).model)
-    with stage("segment"):
+    work = _Selftraining(start, settings, paths, conduct)
+    with conduct.stage("train"):
+        result = work.train(about or {}, resume)
+    if result.interrupted:
+        return Selftrained(result)
+    with conduct.stage("classify"):
+        boundaries = work.boundaries(load_checkpoint(paths.best, work.fabric.device).model)
+    with conduct.stage("segment"):
         labels = segment(start.em, start.voxel_size_nm, settings.segment, boundaries)
     return Selftrained(result, labels, boundaries)
 
@@ -183,11 +157,75 @@ def network_of(settings: SelftrainSettings) -> dict[str, Any]:
     return {"name": NETWORK, **channels, **widths}
 
 
-def _boundaries(network: nn.Module, em: np.ndarray, axes: Sequence[int], progress: bool, **how: Any) -> np.ndarray:
-    """The boundary probability of the volume, (Z, Y, X) float32, averaged over the axes that it is cut along."""
-    count = section_count(em.shape, axes)
-    with tqdm(total=count, desc="classify", unit="section", disable=None if progress else True, leave=False) as bar:
-        return predict_along(network, em, axes=axes, tick=bar.update, **how)[0].astype(np.float32)
+class _Selftraining:
+    """What the steps share, and the training itself."""
+
+    def __init__(self, start: Start, settings: SelftrainSettings, paths: TrainPaths, conduct: Conduct) -> None:
+        self.start, self.settings, self.paths, self.conduct = start, settings, paths, conduct
+        self.em = np.rint(start.em * 255).astype(np.uint8)
+        self.normalisation = own_normalisation(self.em)
+        self.axes = learnt_axes(start.voxel_size_nm)
+        self.chosen = TrainSettings(
+            **{name: getattr(settings, name) for name in ("epochs", "lr", "weight_decay", "ema", "clip")},
+            patience=settings.patience or None,
+            time_budget_min=conduct.time_budget_min,
+            device=conduct.device,
+            seed=conduct.seed,
+        )
+        self.fabric = start_fabric(self.chosen, conduct.note)
+        self.tiles = TileSettings(precision=resolve_precision("auto", self.fabric.device.type, lambda line: None))
+
+    def train(self, about: Mapping[str, Any], resume: dict[str, Any] | None) -> TrainResult:
+        """Train from pseudo-labels and corrections; the pseudo-labels stay on disk while it is interrupted."""
+        start, settings, note = self.start, self.settings, self.conduct.note
+        batches, agreement = self._data()
+        kept = self.paths.folder / "pseudo_labels.npz"
+        if resume is None:
+            kept.unlink(missing_ok=True)  # of an earlier training
+        architecture = network_of(settings)
+        torch.manual_seed(self.conduct.seed)
+        result = train(
+            build_model(architecture),
+            batches,
+            agreement,
+            WeightedLoss(settings.corrected_weight),
+            self.chosen,
+            paths=self.paths,
+            save=_saver(architecture, self.normalisation, start.voxel_size_nm, about),
+            fabric=self.fabric,
+            resume=resume,
+            before_epoch=Teacher(batches, self.boundaries, start.em, start.voxel_size_nm, settings, kept, note),
+            note=note,
+            progress=self.conduct.progress,
+        )
+        if not result.interrupted:
+            kept.unlink(missing_ok=True)
+        return result
+
+    def boundaries(self, network: nn.Module) -> np.ndarray:
+        """Return the boundary probability of the volume, (Z, Y, X) float32, averaged over the axes it is cut along."""
+        seen = {"axes": self.axes, "sections": self.settings.sections, "tiles": self.tiles}
+        how = {"em": self.em, "normalisation": self.normalisation, "device": self.fabric.device, **seen}
+        count, hidden = section_count(self.em.shape, self.axes), None if self.conduct.progress else True
+        with tqdm(total=count, desc="classify", unit="section", disable=hidden, leave=False) as bar:
+            return predict_along(network, tick=bar.update, **how)[0].astype(np.float32)
+
+    def _data(self) -> tuple[SelftrainBatches, Agreement]:
+        """What is learnt from, and what it is judged by: held-out strips, or else the first segmentation."""
+        start, settings = self.start, self.settings
+        chosen = {"certain": settings.certain, "band_px": settings.band_px}
+        pseudo = pseudo_targets(start.labels, start.boundaries, self.axes, **chosen)
+        if start.corrections is None:
+            sections = np.unique(np.linspace(0, len(self.em) - 1, JUDGED).round().astype(int))
+            corrected, held = {}, pseudo[0][sections]
+        else:
+            sections = list(start.corrections.sections)
+            learnt, held = corrected_targets(start.corrections, settings.band_px, settings.held_out)
+            corrected = dict(zip(sections, learnt, strict=True))
+        seed, device = self.conduct.seed, self.fabric.device
+        batches = SelftrainBatches(self.em, self.axes, pseudo, corrected, self.normalisation, settings, seed)
+        judged = [stack(self.em, z, settings.sections) for z in sections]
+        return batches, Agreement(judged, held, self.normalisation, device)
 
 
 def _saver(
@@ -200,27 +238,3 @@ def _saver(
         save_checkpoint(path, network, **what, settings=dict(about), metrics=scores, training=training)
 
     return save
-
-
-def _data(
-    start: Start,
-    em: np.ndarray,
-    normalisation: Normalisation,
-    settings: SelftrainSettings,
-    seed: int,
-    device: torch.device,
-) -> tuple[SelftrainBatches, Agreement]:
-    """What is learnt from, and what it is judged by: held-out strips, or without corrections the first segmentation."""
-    axes = learnt_axes(start.voxel_size_nm)
-    chosen = {"certain": settings.certain, "band_px": settings.band_px}
-    pseudo = pseudo_targets(start.labels, start.boundaries, axes, **chosen)
-    if start.corrections is None:
-        sections = np.unique(np.linspace(0, len(em) - 1, JUDGED).round().astype(int))
-        corrected, held = {}, pseudo[0][sections]
-    else:
-        sections = list(start.corrections.sections)
-        learnt, held = corrected_targets(start.corrections, settings.band_px, settings.held_out)
-        corrected = dict(zip(sections, learnt, strict=True))
-    batches = SelftrainBatches(em, axes, pseudo, corrected, normalisation, settings, seed)
-    judged = [stack(em, z, settings.sections) for z in sections]
-    return batches, Agreement(judged, held, normalisation, device)

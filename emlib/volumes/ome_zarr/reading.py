@@ -94,7 +94,8 @@ def open_zarr(
             _settle()
             raise
 
-    return VolumeSource(str(path), axes.shape, stored.dtype, read, size, notes=notes)
+    piece = tuple(int(stored.chunks[at]) for at in axes.zyx)
+    return VolumeSource(str(path), axes.shape, stored.dtype, read, size, notes=notes, piece=piece)
 
 
 def _settle() -> None:

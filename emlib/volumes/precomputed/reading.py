@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ def open_precomputed(
     timeout_s: float = 30.0,
     labels: bool = False,
     fill_missing: bool = False,
+    note: Callable[[str], None] = lambda line: None,
 ) -> VolumeSource:
     """Open a precomputed volume; its description is read, and no voxel.
 
@@ -38,6 +41,8 @@ def open_precomputed(
         Whether ids are wanted; a segmentation is refused otherwise.
     fill_missing : bool
         Read chunks that are not there as zeros; they are an error otherwise.
+    note : function of a line
+        Told once that chunks are missing.
 
     Returns
     -------
@@ -56,8 +61,12 @@ def open_precomputed(
         info = _read_info(ts, name, place, context, timeout_s)
         scale = _scale(info, name, resolution, labels)
         spec = {"driver": "neuroglancer_precomputed", "kvstore": place, "scale_index": resolution}
-        spec["fill_missing_data_reads"] = fill_missing
-        array = ts.open(spec, context=context, read=True).result(timeout=timeout_s)
+
+        def opened(filled: bool) -> Any:
+            asked = spec | {"fill_missing_data_reads": filled}
+            return ts.open(asked, context=context, read=True).result(timeout=timeout_s)
+
+        array = opened(False)
     if array.domain[3].size != 1:
         raise UserError(f"{name} has {array.domain[3].size} channels; a volume has one")
     x, y, z = array.domain.origin[:3]
@@ -68,11 +77,13 @@ def open_precomputed(
         if size is not None:
             notes["offset_nm"] = [first * side for first, side in zip((z, y, x), size, strict=True)]
 
+    voxels = _Voxels(name, array, partial(opened, True) if fill_missing else None, note)
+
     def read(box: Box) -> np.ndarray:
         first = zip(box, (z, y, x), strict=True)
         zs, ys, xs = (slice(part.start + start, part.stop + start) for part, start in first)
-        with reaching(name, timeout_s), _missing(name):
-            return np.asarray(array[xs, ys, zs, 0].read().result()).T
+        with reaching(name, timeout_s):
+            return voxels.read(np.s_[xs, ys, zs, 0]).T
 
     shape = tuple(int(length) for length in reversed(array.shape[:3]))
     return VolumeSource(name, shape, array.dtype.numpy_dtype, read, size, notes=notes)
@@ -99,18 +110,26 @@ def _scale(info: dict[str, Any], name: str, resolution: int, labels: bool) -> di
     return scales[resolution]
 
 
-class _missing:
-    """Says what to do where a chunk is not there."""
+class _Voxels:
+    """The voxels of a scale, x first; ``fill`` opens them anew with zeros where chunks are missing."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, array: Any, fill: Callable[[], Any] | None, note: Callable[[str], None]) -> None:
+        self.name, self.array, self.fill, self.note = name, array, fill, note
+        self.filled: Any = None
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and str(error).startswith("NOT_FOUND"):
-            raise UserError(
-                f"{self.name}: a chunk is missing ({str(error).split('stored at ')[-1].removesuffix(' is missing')}); "
-                "copy the volume again, or let run_pipeline.py --fill_missing take such chunks as empty"
-            ) from error
+    def read(self, box: tuple) -> np.ndarray:
+        try:
+            return np.asarray(self.array[box].read().result())
+        except Exception as error:  # whatever the store raises: it tells by its words
+            if not str(error).startswith("NOT_FOUND"):
+                raise
+            chunk = str(error).split("stored at ")[-1].removesuffix(" is missing")
+            if self.fill is None:
+                raise UserError(
+                    f"{self.name}: a chunk is missing ({chunk}); copy the volume again, or let run_pipeline.py "
+                    "--fill_missing take such chunks as empty"
+                ) from error
+        if self.filled is None:
+            self.note(f"{self.name}: chunks are missing, {chunk} is the first; they are taken as empty")
+            self.filled = self.fill()
+        return np.asarray(self.filled[box].read().result())
