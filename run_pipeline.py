@@ -58,7 +58,7 @@ def main(argv=None):
     args = parse_args(argv)
     block_flags.check_blocks(args)
     from emlib import pipeline  # heavy: after parsing
-    from emlib.pipeline import PipelineSettings, StageSettings
+    from emlib.pipeline import PipelineSettings, stage_defaults
     from emlib.runs import history_lines
     from emlib.runs.settings import listing, override
 
@@ -73,7 +73,8 @@ def main(argv=None):
         return 0
     short = {"segment.segmenter": args.segmenter, "graph.min_score": args.min_score}
     short["synapses.directed"] = "false" if args.undirected else None
-    stages = override(StageSettings(), [f"{k}={v}" for k, v in short.items() if v is not None] + args.set)
+    named = [f"{k}={v}" for k, v in short.items() if v is not None]
+    stages = override(stage_defaults(args.boundaries), named + args.set)
     if args.list_settings:
         print(*listing(stages), sep="\n")
         return 0

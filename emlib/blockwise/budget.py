@@ -152,11 +152,11 @@ def plan_blocks(
         If the budget does not suffice for one worker; says which would.
     """
     costs = {**stage_bytes(site, settings, itemsize, network), **(more or {})}
-    dearest = max(costs, key=lambda stage: costs[stage])
+    dearest, graph = max(costs, key=lambda stage: costs[stage]), graph_bytes(site, settings.segment.segmenter)
     base = BASE + (NETWORK if network else 0)
-    alone = base + max(costs[dearest], graph_bytes(site))
+    alone = base + max(costs[dearest], graph)
     for count in range(workers, 1, -1):
-        main = base + DASK + graph_bytes(site)
+        main = base + DASK + graph
         needed = main + count * (base + DASK + costs[dearest])
         if needed <= budget:
             return Budget(count, needed, dearest)
@@ -166,17 +166,17 @@ def plan_blocks(
             f"--memory_gb {budget / GB:.2g} is too little for blocks of {x} {y} {z} (x y z): {dearest} takes "
             f"{alone / GB:.2f} GB; give --memory_gb {np.ceil(alone / GB * 20) / 20:.2f}, or smaller --blocks"
         )
-    if costs[dearest] < graph_bytes(site):
+    if costs[dearest] < graph:
         dearest = "the graph"
     return Budget(1, alone, dearest)
 
 
-def graph_bytes(site: Site) -> int:
+def graph_bytes(site: Site, segmenter: str = "multicut") -> int:
     """Bytes of fragments and contacts of the whole volume in the process of the run."""
     share = FRAGMENTS[0 if near_isotropic(site.voxel_size_nm) else 1]
     fragments = np.prod(site.shape, dtype=float) * share
     contacts = fragments * CONTACTS_EACH
-    held = contacts if contacts <= MOST_EDGES else max(MOST_EDGES, contacts * districts.LEFT["gasp"])
+    held = contacts if contacts <= MOST_EDGES else max(MOST_EDGES, contacts * districts.LEFT.get(segmenter, 0.0))
     return int(fragments * OF_FRAGMENT + held * OF_CONTACT)
 
 

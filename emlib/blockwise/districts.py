@@ -34,7 +34,7 @@ STAGE, AGREED, REDUCED = "districts", "agreed", "contracted"
 SOLID, FLAT = (384, 384, 384), (32, 512, 512)  # districts near isotropic, and of sections
 SOLID_MARGIN, FLAT_MARGIN = (96, 96, 96), (16, 128, 128)  # that each sees around itself
 SHARE = 1.0  # of the mean evidence for joining: the bound
-LEFT = {"multicut": 0.13, "gasp": 0.33}  # of the contacts: 0.08 and 0.26 on FIB-25, 0.12 and 0.33 on the phantom
+LEFT = {"multicut": 0.13, "gasp": 0.38}  # of the contacts: 0.08 and 0.30 on FIB-25, 0.13 and 0.38 on the phantom
 
 
 def district_size(site: Site) -> Shape:

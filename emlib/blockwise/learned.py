@@ -70,7 +70,7 @@ def learned_contacts(
     """
     path = Path(engine.site.work) / MODEL
     write_edge_model(path, model)
-    told = engine.run(STAGE, measure_block, None, blocks)
+    told = engine.run(STAGE, measure_block, MAPS, blocks)
     gather_sums(engine.site, blocks)
     told = engine.run(GATHERED, gather_block, None, blocks, list(enumerate(senders(told, blocks))))
     homes = senders(told, blocks)
@@ -79,8 +79,8 @@ def learned_contacts(
     return engine.run(JOINED, ask_block, (digest, tuning), blocks, list(enumerate(senders(told, blocks))))
 
 
-def measure_block(site: Site, shared: None, box: Box) -> Outcome:
-    """Measure the contacts of a block, and sum what it has of others and of fragments.
+def measure_block(site: Site, shared: tuple[str, ...], box: Box) -> Outcome:
+    """Measure the contacts of a block, and sum what it has of others and of fragments; ``shared`` is `MAPS`.
 
     Its table holds ``inner`` (u, v), with ``measured`` (11 features of each map), ``faces`` and ``sums``; of the others
     the faces (``owner``, ``outer``, ``value``) and what they add up to (``part_owner``, ``part``, ``part_sums``); and
@@ -90,7 +90,7 @@ def measure_block(site: Site, shared: None, box: Box) -> Outcome:
     if not sides(part)[0]:
         return [], {"owners": []}
     outer, core, local, rank, split = look(site, part)
-    maps = [np.ascontiguousarray(site.read_seen(array, outer), np.float32) for array in MAPS]
+    maps = [np.ascontiguousarray(site.read_seen(array, outer), np.float32) for array in shared]
     rag = bic_graph.region_adjacency_graph(local, number_of_threads=1)
     along = [bic_graph.features.edge_map_features_complex(rag, local, one, number_of_threads=1) for one in maps]
     ends = rag.uv_ids().astype(np.int64)

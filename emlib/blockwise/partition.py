@@ -18,7 +18,7 @@ from emlib.stages.agglomerate import Evidence, RegionGraph, face_areas, partitio
 from emlib.stages.inclusions import absorb_by_size
 from emlib.volumes.volume import Box
 
-MOST_EDGES = 1_000_000  # that are partitioned at once, in some 340 MB; of more what is clear is joined in districts first
+MOST_EDGES = 1_000_000  # that are partitioned at once, in 340 MB; of more, what is clear is joined in districts first
 
 
 def solve(

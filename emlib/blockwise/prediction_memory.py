@@ -16,6 +16,8 @@ from emlib.learn.prediction.run import Run
 from emlib.learn.tiles import tile_grid
 
 READ = 2  # copies of the grey of a block with what tiles see around it
+RESULT = 4 + 1 + 1 + 2  # of a voxel and channel: probability, decision, mask, float16
+MEAN = 4  # besides, where several planes are averaged
 
 
 def plan_prediction(run: Run, one: VolumeInput, block: Shape, how: BlockSettings, workers: int) -> Budget:
@@ -71,4 +73,6 @@ def task_bytes(run: Run, one: VolumeInput, block: Shape, how: BlockSettings) -> 
             voxels *= min(length, block[at] + 2 * side / factor)  # a tile may begin a side before the block
         tile, seen = max(tile, area), max(seen, voxels)
     itemsize = max(one.source.dtype.itemsize, 4 if how.grey_range or one.source.dtype.kind == "f" else 1)
-    return int(tile * pixel + seen * READ * itemsize + prod(block) * block_bytes(channels, itemsize, how))
+    arrays = prod(block) * channels * (RESULT + (MEAN if how.orthogonal else 0))
+    section = prod(sorted(block)[1:]) * block_bytes(channels, itemsize, how)
+    return int(tile * pixel + seen * READ * itemsize + arrays + section)

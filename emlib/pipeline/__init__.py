@@ -15,7 +15,7 @@ from emlib.pipeline.cutouts import cutout_lines, run_cutouts
 from emlib.pipeline.memory import plan_memory
 from emlib.pipeline.rerun import recall
 from emlib.pipeline.run import STAGES, run_pipeline
-from emlib.pipeline.settings import PipelineSettings, StageSettings, defaults
+from emlib.pipeline.settings import PipelineSettings, StageSettings, defaults, stage_defaults
 from emlib.pipeline.state import Run
 from emlib.pipeline.summary import announce, report_lines
 
@@ -34,4 +34,5 @@ __all__ = [
     "run_any",
     "run_cutouts",
     "run_pipeline",
+    "stage_defaults",
 ]
