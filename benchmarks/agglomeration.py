@@ -3,7 +3,7 @@
 1. On fib25-medulla z 0-119, or --contacts_z: multicut and mean affinity (gasp) over the bias, with the costs of the
    boundary probability and with learned contacts. Learned probabilities are those of held-out blocks, so that nothing
    is scored that the model has seen. Circles mark the default, or for learned contacts the point that the training
-   chose.
+   chose. Boundaries of a file are taken for those of a network, and segmented with its defaults.
 2. On z 130-249, once: run_pipeline.py with each of them as a user types it, with seconds and peak memory per megavoxel,
    and the worst mergers as pictures.
 """
@@ -23,6 +23,17 @@ HELD = range(130, 250)
 SIZE = (10, 10, 10)
 WORST = 3  # mergers that are drawn
 BEFORE_SEGMENT = ("cutout", "preprocess", "align", "boundaries")
+
+
+def segmenting(boundaries: str) -> tuple:
+    """The settings of segmentation for these boundaries, and what --set takes of them."""
+    from emlib.pipeline import stage_defaults
+    from emlib.runs.settings import listing
+
+    own = stage_defaults("intensity" if boundaries == "intensity" else "experts").segment
+    known = set(listing(stage_defaults().segment, "segment."))
+    changed = [line for line in listing(own, "segment.") if line not in known]
+    return own, ["--set", *changed] if changed else []
 
 
 def curve(data: Path, boundaries: str, outdir: Path, train: range, seed: int) -> pd.DataFrame:
@@ -50,7 +61,7 @@ def draw_curve(data: Path, boundaries: str, outdir: Path, train: range, seed: in
     """Score both segmenters over the bias on the sections of ``train``; return the file of the model of contacts."""
     from emlib.publish.page import save_figure
     from emlib.refine.edge_blocks import label_table
-    from emlib.refine.edge_command import CropRequest, cut_crop
+    from emlib.refine.edge_command import CropRequest, CropSettings, cut_crop
     from emlib.refine.edge_figures import Curve, figure_curve
     from emlib.refine.edge_tuning import split_merge_curve
     from emlib.stages.agglomerate import MulticutSettings, edge_evidence
@@ -62,10 +73,11 @@ def draw_curve(data: Path, boundaries: str, outdir: Path, train: range, seed: in
     em, labels = str(folder / "em_u8_zyx.tif"), str(folder / "neurites_u16_zyx.tif")
     given = ["--edges", "--volume", em, "--labels", labels, "--z", train.start, train.stop, "--voxel_size", *SIZE]
     given += ["--boundaries", boundaries] * (boundaries != "intensity") + ["--outdir", outdir, "--seed", seed]
-    run_script("train_refine_rf.py", *given, "--quiet")
+    own, named = segmenting(boundaries)
+    run_script("train_refine_rf.py", *given, *named, "--quiet")
     source = open_volume(em)
     volume = read_cutout(source, (*source.shape[:0:-1], len(train)), (0, 0, train.start), voxel_size_nm=SIZE)
-    crop = cut_crop(volume, CropRequest(outdir, em, labels, boundaries))
+    crop = cut_crop(volume, CropRequest(outdir, em, labels, boundaries, settings=CropSettings(segment=own)))
     table = label_table(crop.labels, crop.cut.fragments)
     curves = []
     for name, default in (("multicut", MulticutSettings().bias), ("gasp", GaspSettings().bias)):
@@ -73,7 +85,8 @@ def draw_curve(data: Path, boundaries: str, outdir: Path, train: range, seed: in
         def evidence(bias: float):
             return edge_evidence(crop.cut.graph, replace(MulticutSettings(), bias=bias))
 
-        points = split_merge_curve(crop.cut, table, name, evidence)
+        enclosed = own.multicut.min_enclosed
+        points = split_merge_curve(crop.cut, table, name, evidence, min_enclosed=enclosed)
         curves.append(Curve(name, points, int((points["bias"] - default).abs().argmin())))
     learned = pd.read_csv(outdir / "tables" / "edge_model_curve.csv")
     for name, points in learned.groupby("segmenter", sort=False):
@@ -102,6 +115,7 @@ def score_held_out(data: Path, boundaries: str, run: Path, method: str, flags: l
     truth = tifffile.imread(folder / "neurites_u16_zyx.tif")[HELD.start : HELD.stop].astype(np.int32)
     place = ["--cutout", *truth.shape[::-1], "--offset", 0, 0, HELD.start, "--voxel_size", *SIZE]
     how = ["--boundaries", boundaries, "--until", "segment", "--save_minimal", "--quiet", "--outdir", run]
+    how += segmenting(boundaries)[1]
     _, peak = run_script("run_pipeline.py", "--dataset", folder / "em_u8_zyx.tif", *place, *flags, *how)
     with sqlite3.connect(run / "runs" / "pipeline_runs.sqlite") as db:
         query = "SELECT stage_seconds FROM runs ORDER BY rowid DESC LIMIT 1"
