@@ -108,9 +108,11 @@ def test_a_lost_chunk_ends_a_run_in_blocks_or_is_stated(pipeline, tmp_path, stor
     code, _, err = pipeline(*call, *BLOCKS, "--quiet")
     assert (code, err.count("\n")) == (2, 1), err
     assert "its chunk c/0/1/1 is missing" in err and "--fill_missing" in err
-    code, out, err = pipeline(*call, *BLOCKS, "--fill_missing")
-    assert code == 0, err
-    assert "chunks are missing, c/0/1/1 is the first" in out + err
+    for more in ((), ("--resume",)):  # read by the task of each layer, as on a worker; then from its mark
+        code, _, err = pipeline(*call, "--blocks", 40, 40, 2, "--fill_missing", "--quiet", *more)
+        assert code == 0, err
+        assert err.count("chunks are missing") == err.count("warning: ") == 1, err
+        assert f"warning: {tmp_path / 'em.zarr/0'}: chunks are missing, c/0/1/1 is the first" in err
     assert not np.load(tmp_path / "out/data/em_cutout_u8_zyx.npy")[:, 40:, 40:].any()
 
 

@@ -47,7 +47,9 @@ def test_several_images_in_a_file_are_refused(tmp_path):
 
 def test_brightness_is_that_of_pillow_and_grey_stays_as_it_is():
     assert np.array_equal(grey_of(RGB), np.asarray(Image.fromarray(RGB).convert("L")))
-    assert np.array_equal(grey_of(np.stack([GREY] * 3, -1)), GREY)
+    for dtype in (np.uint8, np.uint16):
+        every = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)[None]
+        assert np.array_equal(grey_of(np.stack([every] * 3, -1)), every)
     deep = np.full((2, 2, 3), 65535, np.uint16)
     assert grey_of(deep).dtype == np.uint16 and (grey_of(deep) == 65535).all()
     assert grey_of(RGB / 255).dtype == np.float32

@@ -17,7 +17,7 @@ from emlib.pipeline import PipelineSettings, StageSettings
 from emlib.pipeline.dependence import dependence
 from emlib.pipeline.rebuild import RebuildSettings, rebuild
 from emlib.runs.settings import override
-from emlib.stages.expert_boundaries import expert_boundaries
+from emlib.stages.expert_boundaries import ExpertSettings, expert_boundaries
 from emlib.stages.expert_synapse_components import ExpertSynapseSettings, find_pieces, piece_score
 from emlib.stages.expert_synapses import COLUMNS, find_expert_candidates
 from emlib.stages.graph import build_graph, edge_table, node_table, to_graphml
@@ -273,10 +273,12 @@ def test_one_pass_gives_all_maps_and_the_candidates(pipeline, em, tmp_path, monk
         return expert_boundaries(*args, **kwargs)
 
     monkeypatch.setattr("emlib.pipeline.boundary_sources.expert_boundaries", counted)
-    code, _, err = pipeline(*flags(em, out, "--boundaries", "experts", "--model_path", path, *LOW))
+    argv = flags(em, out, "--boundaries", "experts", "--model_path", path, *LOW, "experts.axes=1")
+    code, _, err = pipeline(*argv)
     assert code == 0 and len(calls) == 1 and "which neurite of a synapse sends was never validated" in err, err
-    model = load_boundary_model(path)
-    maps = expert_boundaries(tifffile.imread(em), (10, 10, 10), model, maps=("boundaries", "mitochondria", "synapses"))
+    model, grey, along_z = load_boundary_model(path), tifffile.imread(em), ExpertSettings(axes=1)
+    names = ("boundaries", "mitochondria", "synapses")
+    maps = expert_boundaries(grey, (10, 10, 10), model, along_z, maps=names)
     for name in ("synapse", "mitochondria"):
         found = np.load(out / "data" / f"{name}_probability_f16_zyx.npy")
         assert found.dtype == np.float16 and (found == getattr(maps, name.replace("synapse", "synapses"))).all()
@@ -284,7 +286,7 @@ def test_one_pass_gives_all_maps_and_the_candidates(pipeline, em, tmp_path, monk
         assert about == {"model": "m.pth", "model_sha256": model.sha256}
     assert (np.load(out / "data" / "boundaries_f16_zyx.npy") == maps.boundaries).all()
     assert "area_nm2" in table(out)
-    alone = expert_boundaries(tifffile.imread(em), (10, 10, 10), model, maps=("synapses",))
+    alone = expert_boundaries(grey, (10, 10, 10), model, along_z, maps=("synapses",))
     assert alone.boundaries is None and (alone.synapses == maps.synapses).all()
 
 

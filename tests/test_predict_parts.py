@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 from torch import nn
 
 from emlib.annotations.classes import MaskClass
@@ -16,7 +18,7 @@ from emlib.learn.models.build import build_model
 from emlib.learn.normalisation import Normalisation
 from emlib.learn.prediction.blocks import BlockSettings, lay_blocks, predict_block, usable_grey
 from emlib.learn.prediction.channels import channel_classes, chosen_channels
-from emlib.learn.prediction.inputs import grey_of, unique_names
+from emlib.learn.prediction.inputs import ImageInput, unique_names
 from emlib.learn.prediction.memory import GB, PROGRAM, measure_bytes_per_pixel, plan_memory
 from emlib.learn.prediction.predictor import Predictor, SomeChannels
 from emlib.learn.prediction.record import DONE, RECORD, open_journal
@@ -155,10 +157,18 @@ def test_names_never_clash():
     assert len({name.lower() for name in unique_names(many)}) == len(many)
 
 
-def test_brightness_of_equal_channels_is_exact():
-    for dtype in (np.uint8, np.uint16):
-        grey = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)[None]
-        assert np.array_equal(grey_of(np.repeat(grey[..., None], 3, 2)), grey)
+def test_colour_of_a_tiff_however_it_is_stored_becomes_grey(tmp_path):
+    rgb = RNG.integers(0, 255, (20, 24, 3), np.uint8)
+    expected, lines = np.asarray(Image.fromarray(rgb).convert("L")), []
+    tifffile.imwrite(tmp_path / "planes.tif", np.moveaxis(rgb, -1, 0), photometric="rgb", planarconfig="separate")
+    assert np.array_equal(ImageInput("a", tmp_path / "planes.tif").read(lines.append), expected)
+    palette = Image.fromarray(rgb).quantize(16)
+    palette.save(tmp_path / "palette.tif")
+    found = ImageInput("b", tmp_path / "palette.tif").read(lines.append)
+    assert np.array_equal(found, np.asarray(palette.convert("RGB").convert("L")))
+    assert [line.split(" is in colour; ")[1] for line in lines] == ["its brightness is taken"] * 2
+    tifffile.imwrite(tmp_path / "grey.tif", np.stack([expected] * 3, -1), photometric="rgb")
+    assert np.array_equal(ImageInput("c", tmp_path / "grey.tif").read(lines.append), expected) and len(lines) == 2
 
 
 def test_planes_of_long_voxels_are_refused():

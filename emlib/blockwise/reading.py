@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -45,12 +45,15 @@ _given: dict[str, VolumeSource] = {}  # opened by this process already: what is 
 
 
 @lru_cache(maxsize=1)
-def _opened(spec: str, fill_missing: bool) -> VolumeSource:
-    return open_volume(spec, fill_missing=fill_missing)
+def _opened(spec: str) -> VolumeSource:
+    return open_volume(spec)
 
 
-def _read(place: Place, box: Box) -> np.ndarray:
-    source = _given.get(place.spec) or _opened(place.spec, place.fill_missing)
+def _read(place: Place, box: Box, note: Callable[[str], None] = lambda line: None) -> np.ndarray:
+    source = _given.get(place.spec)
+    if source is None and place.fill_missing:  # a volume speaks once: opened anew, of each layer, whoever reads it
+        source = open_volume(place.spec, fill_missing=True, note=note)
+    source = source or _opened(place.spec)
     return source.read(tuple(slice(side.start + at, side.stop + at) for side, at in zip(box, place.start, strict=True)))
 
 
@@ -60,6 +63,7 @@ def copy_volume(
     start: Sequence[int],
     moves: list[list[float]] | None = None,
     fill_missing: bool = False,
+    note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Copy a box of a volume into ``raw``.
 
@@ -72,6 +76,8 @@ def copy_volume(
         Shifts that are added to the sections on purpose.
     fill_missing : bool
         Take chunks of a file that are not there as empty.
+    note : function of a line
+        Told once of such chunks, whatever the workers and however often the run was resumed.
 
     Returns
     -------
@@ -86,7 +92,8 @@ def copy_volume(
     boxes, place = layers(engine.site), Place(source.uri, tuple(start), fill_missing)
     inside = source.uri.startswith(("sample://", "bossdb://", "precomputed://"))  # made or fetched here, once
     carrier = engine.carrier
-    _given[place.spec] = source
+    if inside or not fill_missing:
+        _given[place.spec] = source
     if inside:
         engine.carrier = Here()
     try:
@@ -95,6 +102,8 @@ def copy_volume(
     finally:
         engine.carrier = carrier
         _given.pop(place.spec, None)
+    for line in [line for one in told for line in one["notes"]][:1]:  # each layer names the first chunk that it lacks
+        note(line)
     low, high = min(one["low"] for one in told), max(one["high"] for one in told)
     if low == high:
         raise UserError(f"{source.uri} holds a single grey value in this cutout; choose another --offset X Y Z")
@@ -106,12 +115,13 @@ def copy_layer(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Copy a layer of sections; ``shared`` is the place, black and white of a rescaling, and shifts to add."""
     place, scale, moves = shared
-    voxels = _read(place, box)
+    notes: list[str] = []
+    voxels = _read(place, box, notes.append)
     grey = rescale(voxels, scale, place.spec)
     low, high = int(grey.min()), int(grey.max())
     if moves is not None:
         grey = misalign(grey, np.array(moves[box[0]]))
-    return [site.write("raw", box, grey)], {"low": low, "high": high}
+    return [site.write("raw", box, grey)], {"low": low, "high": high, "notes": notes}
 
 
 def grey_rule(

@@ -68,7 +68,7 @@ class BlockStages:
             run.added = drawn_misalignment(site.shape[0], settings.simulate_misalignment_px, settings.seed)
             moves = run.added[["dy", "dx"]].to_numpy().tolist()
         site.create("raw", np.uint8)
-        run.volume.source["grey"] = copy_volume(self.engine, source, start, moves, settings.fill_missing)
+        run.volume.source["grey"] = copy_volume(self.engine, source, start, moves, settings.fill_missing, note=run.warn)
         tell_place(run)
 
     def preprocess(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from emlib.errors import UserError
 from emlib.learn.datasets.images import image_shape, read_grey, read_mask
+from emlib.volumes.image_file import grey_of, open_with_pillow, read_tiff_image
 from emlib.volumes.ome_zarr import MARKS, is_zarr
 from emlib.volumes.open import HDF5, open_volume
 from emlib.volumes.reading import reading
@@ -21,7 +22,6 @@ from emlib.volumes.tiff import opened
 from emlib.volumes.volume import VolumeSource
 
 NUMBERS = "buif"  # kinds of dtypes that hold grey values
-LUMA = (19595, 38470, 7471)  # of red, green, blue in 65536 parts, ITU-R 601, as Pillow has it
 
 
 @dataclass(frozen=True)
@@ -164,20 +164,6 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     return _numbered(names)
 
 
-def grey_of(colour: np.ndarray) -> np.ndarray:
-    """Return the brightness of (Y, X, 3) red, green and blue, in their type; equal channels stay exactly as they are.
-
-    Examples
-    --------
-    >>> grey_of(np.array([[[10, 10, 10], [255, 0, 0]]], np.uint8))
-    array([[10, 76]], dtype=uint8)
-    """
-    if colour.dtype.kind == "f":
-        return (colour @ (np.array(LUMA) / 65536)).astype(np.float32)
-    weighted = sum(colour[..., k].astype(np.uint64) * np.uint64(LUMA[k]) for k in range(3))
-    return ((weighted + np.uint64(0x8000)) >> np.uint64(16)).astype(colour.dtype)
-
-
 def _open(path: Path, dataset: str | None, stack: bool) -> list[Input]:
     """The images or the volume that a path names."""
     if hdf5 := HDF5.fullmatch(str(path)):
@@ -210,19 +196,14 @@ def _is_image(path: Path) -> bool:
 def _read_colour(path: Path) -> np.ndarray | None:
     """Red, green and blue (Y, X, 3) of an image in colour; None where it is grey."""
     if path.suffix.lower() == ".png":
-        from PIL import Image
-
-        Image.MAX_IMAGE_PIXELS = None  # Pillow takes a 20 000 × 20 000 section for an attack
-        with Image.open(path, formats=("PNG",)) as image:
+        with open_with_pillow(path, ("PNG",)) as image:
             return np.asarray(image.convert("RGB")) if image.mode in ("RGB", "RGBA", "P") else None
     with opened(path) as tif:
         page = tif.pages.first
-        if page.photometric.name == "PALETTE":
-            return np.moveaxis(page.colormap[:, page.asarray()] >> 8, 0, -1).astype(np.uint8)
-        if page.samplesperpixel < 3:
+        if page.samplesperpixel < 3 and page.colormap is None:  # grey: left to be decoded once
             return None
-        array = page.asarray()
-        return (np.moveaxis(array, 0, -1) if page.planarconfig.name == "SEPARATE" else array)[..., :3]
+    image = read_tiff_image(path, keep_palette=False)
+    return image[..., :3] if image.ndim == 3 else None
 
 
 def _holds_floats(path: Path) -> bool:
