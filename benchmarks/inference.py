@@ -77,7 +77,7 @@ def seconds(call, repeats: int) -> float:
 def time_networks(args, section: np.ndarray) -> None:
     import torch
 
-    from emlib.learn.freed_memory import keep_freed_memory
+    from emlib.runs.freed_memory import keep_freed_memory
     from emlib.learn.inference import TileSettings, predict_section
     from emlib.learn.models.build import build_model
     from emlib.learn.normalisation import Normalisation

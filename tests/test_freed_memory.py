@@ -9,7 +9,7 @@ import pytest
 PROBE = """
 import resource
 import torch
-from emlib.learn.freed_memory import keep_freed_memory
+from emlib.runs.freed_memory import keep_freed_memory
 
 assert keep_freed_memory()
 for _ in range(10):

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from bioimage_cpp import graph as bic_graph
 
 from emlib.blockwise.flood import read_fragments
 from emlib.blockwise.grid import name, sides, within
 from emlib.blockwise.site import Site
-from emlib.stages.agglomerate import FEATURES, MulticutSettings, RegionGraph, edge_evidence
+from emlib.stages.agglomerate import MulticutSettings, RegionGraph, edge_evidence
 from emlib.stages.boundaries import near_isotropic
+from emlib.stages.contact_features import FEATURES, measure_contacts
 from emlib.volumes.volume import Box
 
 STAGE, JOINED = "contacts", "edges"
@@ -69,9 +69,7 @@ def contact_block(site: Site, shared: None, box: Box) -> tuple[list[dict[str, An
         return [], {"owners": []}
     outer, core, local, rank, split = look(site, part)
     boundaries = site.read_seen("boundaries", outer)
-    rag = bic_graph.region_adjacency_graph(local, number_of_threads=1)
-    features = bic_graph.features.edge_map_features_complex(rag, local, boundaries, number_of_threads=1)
-    ends = rag.uv_ids().astype(np.int64)
+    ends, (features,) = measure_contacts(local, [boundaries])
     mine = ~(split[ends[:, 0]] | split[ends[:, 1]])
     u, v, (value,) = faces_of(local, [boundaries], core, split)
     u, v = rank[u], rank[v]

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bioimage_cpp import graph as bic_graph
 
 from emlib.blockwise.contacts import (
     JOINED,
@@ -36,8 +35,9 @@ from emlib.blockwise.site import Site
 from emlib.refine.edge_contacts import MEDIAN, Contacts, describe, standing
 from emlib.refine.edge_geometry import contact_sums, fragment_sums, shapes_of_contacts, shapes_of_fragments
 from emlib.refine.edge_model import ContactModel, read_edge_model, write_edge_model
-from emlib.stages.agglomerate import FEATURES, areas_of_faces
+from emlib.stages.agglomerate import areas_of_faces
 from emlib.stages.boundaries import near_isotropic
+from emlib.stages.contact_features import FEATURES, measure_contacts
 from emlib.stages.learned_edges import EdgeTuning, weighed
 from emlib.volumes.atomic import atomic_path
 from emlib.volumes.volume import Box
@@ -91,9 +91,7 @@ def measure_block(site: Site, shared: tuple[str, ...], box: Box) -> Outcome:
         return [], {"owners": []}
     outer, core, local, rank, split = look(site, part)
     maps = [np.ascontiguousarray(site.read_seen(array, outer), np.float32) for array in shared]
-    rag = bic_graph.region_adjacency_graph(local, number_of_threads=1)
-    along = [bic_graph.features.edge_map_features_complex(rag, local, one, number_of_threads=1) for one in maps]
-    ends = rag.uv_ids().astype(np.int64)
+    ends, along = measure_contacts(local, maps)
     first = [side.start for side in outer]
     sums = contact_sums(ends, len(rank), local, first, core).reshape(-1, len(ends)).T
     shared_with = split[ends].any(axis=1)

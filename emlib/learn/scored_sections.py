@@ -17,7 +17,6 @@ from emlib.evaluation.outcome import settings_of
 from emlib.learn.datasets.mask_classes import UNKNOWN
 from emlib.learn.datasets.sections import Sections
 from emlib.learn.datasets.split import MASKS, Split
-from emlib.learn.freed_memory import keep_freed_memory
 from emlib.learn.in_common import background
 from emlib.learn.inference import SIGMOID, SOFTMAX, decide, predict_sections
 from emlib.learn.models.checkpoint import Checkpoint
@@ -27,6 +26,7 @@ from emlib.measure.masks.scores import AVERAGE, PROTOCOLS, Scores, score_organel
 from emlib.publish.figure_masks import figure_masks
 from emlib.publish.page import put_figure
 from emlib.runs.artefacts import Outputs
+from emlib.runs.freed_memory import keep_freed_memory
 from emlib.runs.runlog import versions
 from emlib.volumes.atomic import atomic_path
 from emlib.volumes.npy import write_npy

@@ -39,7 +39,7 @@ from emlib.stages.graph import build_graph, edge_table
 from emlib.volumes.volume import VolumeSource
 
 IN_MEMORY = 60  # bytes of a voxel, of a run in memory
-WINDOW = (64, 1024, 1024)  # voxels (z, y, x) that are shown of a volume that does not fit into memory
+WINDOW = (64, 512, 512)  # voxels (z, y, x) that are shown of a volume that does not fit into memory
 
 
 class BlockStages:

@@ -212,6 +212,7 @@ class _Blockwise:
             "peak_mib": engine.peak_mib,
             "seconds": engine.seconds,
             "cpu_seconds": engine.cpu_seconds,
+            "wall_seconds": engine.wall_seconds,
             **({"kept_from_before": engine.skipped} if self.resume else {}),
         }
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from bioimage_cpp.graph.features import edge_map_features_complex
 
 from emlib.refine.edge_geometry import Shapes, contact_shapes, fragment_shapes, slabs_of
-from emlib.stages.agglomerate import FEATURES, contact_areas
+from emlib.stages.agglomerate import contact_areas
+from emlib.stages.contact_features import FEATURES, measure_contacts
 from emlib.stages.learned_edges import Cut
-from emlib.threads import get_threads
 
 _ENDS = ("lower", "higher")
 _ALONG = tuple(f"{what} {name}" for what in ("boundary", "grey") for name in FEATURES[:-1])
@@ -95,9 +94,7 @@ def contact_features(cut: Cut) -> np.ndarray:
     ends, count = graph.rag.uv_ids(), graph.rag.number_of_nodes
     if not len(ends):
         return np.zeros((0, len(CONTACT_NAMES)), np.float32)
-    grey = edge_map_features_complex(
-        graph.rag, fragments, np.ascontiguousarray(cut.em, np.float32), number_of_threads=get_threads()
-    )
+    _, (grey,) = measure_contacts(fragments, [cut.em])
     whole = fragment_shapes(fragments, count, cut.voxel_size_nm)
     contact, across = contact_shapes(graph, fragments, cut.voxel_size_nm)
     voxels = np.maximum(_sums(fragments, None, count), 1)

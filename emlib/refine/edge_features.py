@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from bioimage_cpp.graph.features import edge_map_features_complex
 
 from emlib.refine.corrections import Corrections
-from emlib.stages.agglomerate import FEATURES, RegionGraph
-from emlib.threads import get_threads
+from emlib.stages.agglomerate import RegionGraph
+from emlib.stages.contact_features import FEATURES, measure_contacts
 
 PURITY = 0.7  # share of a fragment's pixels in a section that one neurite has, for the fragment to count as its part
 LEAST = 5  # pixels of a fragment in a section
@@ -64,12 +63,7 @@ def edge_features(
     After the features of Andres et al. 2012 and Beier et al. 2017.
     """
     ends, count = graph.rag.uv_ids(), graph.rag.number_of_nodes
-
-    def along(values: np.ndarray) -> np.ndarray:
-        values = np.ascontiguousarray(values, np.float32)
-        return edge_map_features_complex(graph.rag, fragments, values, number_of_threads=get_threads())
-
-    first = along(boundaries)
+    _, (first, dark, grey) = measure_contacts(fragments, [boundaries, darkness, em])
     contact = first[:, -1]
     voxels = np.bincount(fragments.ravel(), minlength=count).astype(float)
     sizes = np.sort(voxels[ends], axis=1)
@@ -77,11 +71,11 @@ def edge_features(
     def inside(values: np.ndarray) -> np.ndarray:
         return np.sort((np.bincount(fragments.ravel(), values.ravel(), count) / np.maximum(voxels, 1))[ends], axis=1)
 
-    grey = inside(em)
+    low, high = inside(em).T
     columns = [
-        *(contact, first[:, :-1], along(darkness)[:, :-1], along(em)[:, :-1]),
+        *(contact, first[:, :-1], dark[:, :-1], grey[:, :-1]),
         *(sizes, contact[:, None] / (6 * sizes ** (2 / 3)), inside(boundaries)),
-        *(grey[:, 0], grey[:, 1] - grey[:, 0]),
+        *(low, high - low),
     ]
     return np.column_stack(columns).astype(np.float32)
 

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from bioimage_cpp import graph as bic_graph
+from bioimage_cpp.graph import UndirectedGraph
 from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
 from bioimage_cpp.graph.multicut import GreedyAdditiveMulticut, MulticutObjective
 
 from emlib.stages.boundaries import near_isotropic
-from emlib.threads import get_threads
+from emlib.stages.contact_features import FEATURES, measure_contacts
 from emlib.volumes.volume import ZYX
-
-FEATURES = ("mean", "median", "std", "min", "max", "p5", "p10", "p25", "p75", "p90", "p95", "size")
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class RegionGraph:
 
     Attributes
     ----------
-    rag : bioimage_cpp region adjacency graph
+    rag : bioimage_cpp graph
         Node ids are fragment ids.
     features : (E, 12) array
         Of the boundary probability along each contact, columns as in ``FEATURES``.
@@ -68,11 +66,9 @@ def region_graph(fragments: np.ndarray, boundaries: np.ndarray, voxel_size_nm: Z
     boundaries : (Z, Y, X) float32 array in [0, 1]
     voxel_size_nm : (z, y, x) in nm
     """
-    threads = get_threads()
-    rag = bic_graph.region_adjacency_graph(fragments, number_of_threads=threads)
-    features = bic_graph.features.edge_map_features_complex(rag, fragments, boundaries, number_of_threads=threads)
-    edges = rag.uv_ids()
-    voxels = np.bincount(fragments.ravel(), minlength=rag.number_of_nodes)
+    edges, (features,) = measure_contacts(fragments, [boundaries])
+    voxels = np.bincount(fragments.ravel())
+    rag = UndirectedGraph.from_unique_edges(len(voxels), edges.astype(np.uint64))
     overlap = features[:, -1] / np.minimum(voxels[edges[:, 0]], voxels[edges[:, 1]])
     if near_isotropic(voxel_size_nm):
         between = np.zeros(len(edges), dtype=bool)

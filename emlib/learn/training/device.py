@@ -12,9 +12,9 @@ import torch
 from lightning_fabric import Fabric
 
 from emlib.errors import UserError
-from emlib.learn.freed_memory import keep_freed_memory
 from emlib.learn.training.launched import Launch, find_launch
 from emlib.learn.training.settings import TrainSettings
+from emlib.runs.freed_memory import keep_freed_memory
 from emlib.threads import get_threads
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from emlib.stages.agglomerate import FEATURES, RegionGraph, contact_areas, edge_evidence, face_areas, region_graph
+from emlib.stages.agglomerate import RegionGraph, contact_areas, edge_evidence, face_areas, region_graph
+from emlib.stages.contact_features import FEATURES
 from emlib.stages.watershed import watershed_fragments
 from emlib.volumes.volume import ZYX
 
