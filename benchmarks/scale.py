@@ -5,8 +5,8 @@ python benchmarks/scale.py --mvox 16 64 128 256 512 1024 --memory_gb 4 --workers
 
 A phantom of 2 Mvox is laid side by side, mirrored, block by block into a Zarr of each size, so that neurites run on.
 Then run_pipeline.py --blocks on each, with a fixed budget: seconds, the most that one process took, and a line through
-the seconds. With --memory also in memory, up to this many Mvox. Each row is appended to scale.csv when it is measured,
-and rows that are there are not measured again.
+the seconds. With --memory also in memory, up to this many Mvox. Each row is added to scale.csv when it is measured,
+with seconds and peak of every step in steps.csv; rows that are there are not measured again.
 """
 
 import argparse
@@ -48,9 +48,10 @@ def main() -> int:
             if done(table, row):
                 continue
             write_phantom(volume, shape, size)
-            row |= measure(volume, shape, how, workers, args)
-            pd.DataFrame([row]).to_csv(table, mode="a", header=not table.exists(), index=False)
-            print(row, flush=True)
+            measured, steps = measure(volume, shape, how, workers, args)
+            add(table, pd.DataFrame([row | measured]))
+            add(args.outdir / "steps.csv", steps.assign(**row))
+            print(row | measured, flush=True)
         shutil.rmtree(volume, ignore_errors=True)
     judge(pd.read_csv(table))
     return 0
@@ -86,6 +87,11 @@ def lay_tiles(path: Path, tile: np.ndarray, shape: tuple[int, int, int], size: t
     (path / "whole").touch()
 
 
+def add(path: Path, rows: pd.DataFrame) -> None:
+    """Add rows to a table; columns that some lack stay empty there."""
+    pd.concat([*([pd.read_csv(path)] if path.exists() else []), rows]).to_csv(path, index=False)
+
+
 def done(table: Path, row: dict) -> bool:
     """Whether this row was measured before."""
     if not table.exists():
@@ -94,8 +100,10 @@ def done(table: Path, row: dict) -> bool:
     return bool(np.logical_and.reduce([there[key] == value for key, value in row.items()]).any())
 
 
-def measure(volume: Path, shape: tuple[int, int, int], how: str, workers: int, args: argparse.Namespace) -> dict:
-    """Run once; seconds, and the peak of one process."""
+def measure(
+    volume: Path, shape: tuple[int, int, int], how: str, workers: int, args: argparse.Namespace
+) -> tuple[dict, pd.DataFrame]:
+    """Run once; seconds, and the peak of one process; and of each step."""
     from emlib.runs.runlog import FILE
 
     out = args.outdir / "run"
@@ -108,12 +116,17 @@ def measure(volume: Path, shape: tuple[int, int, int], how: str, workers: int, a
         flags += ["--threads", workers, "--force"]
     seconds, peak = run_script("run_pipeline.py", *flags)
     with sqlite3.connect(out / "runs" / FILE) as log:
-        stages, summary = map(json.loads, log.execute("SELECT stage_seconds, summary FROM runs").fetchone())
+        told = log.execute("SELECT stage_seconds, stage_peak_mib, summary FROM runs").fetchone()
+    stages, peaks, summary = map(json.loads, told)
     blocks = summary.get("blocks", {})
     row = {"seconds": round(seconds, 1), "peak_mib": round(max([peak, *blocks.get("peak_mib", {}).values()]))}
     row |= {f"s_{stage}": value for stage, value in stages.items()}
+    steps = [pd.DataFrame({"seconds": stages, "peak_mib": peaks}).assign(where="run")]
+    if blocks:
+        columns = {"wall_seconds": "seconds", "seconds": "work_seconds", "peak_mib": "peak_mib"}
+        steps += [pd.DataFrame({new: blocks[old] for old, new in columns.items()}).assign(where="blocks")]
     shutil.rmtree(out, ignore_errors=True)
-    return row
+    return row, pd.concat(steps).rename_axis("step").reset_index()
 
 
 def judge(table: pd.DataFrame) -> None:

@@ -26,7 +26,6 @@ LOOK_S = 2  # between two looks at whether scheduler and workers are still there
 REVIVE_S = 30  # with fewer workers than there should be, before others are started
 ALONE_S = 180  # without any worker, which a cluster may start anew
 FORGOTTEN = 10  # times that Dask may forget a task, which it does when a worker dies with the result of another
-AHEAD = 2  # tasks handed out for each worker: one that is done, one that waits
 
 
 @contextmanager
@@ -170,18 +169,22 @@ class _Killed(Exception):
 
 
 class OnDask:
-    """Carries tasks out on the workers of a Dask client, a few at a time.
+    """Carries tasks out on the workers of a Dask client, as many at a time as there are workers.
+
+    Dask would let further ones wait behind a task that is being done, though another worker is free.
 
     Parameters
     ----------
     client : distributed.Client
     workers : int
+        That are there; those that join a cluster later get work as well.
     grow : function of a number, optional
         Starts so many workers more.
     """
 
     def __init__(self, client: Any, workers: int, grow: Callable[[int], None] | None = None) -> None:
         self.client, self.workers, self.grow = client, workers, grow
+        self.looked = time.monotonic()
 
     def carry(self, function: Callable, arguments: Sequence[tuple], names: Sequence[str], done: Callable) -> None:
         """Call ``done(index, result)`` for each of the arguments, in the order in which they become ready.
@@ -204,7 +207,7 @@ class OnDask:
                 future.add_done_callback(ready.put)
 
         try:
-            hand_out(islice(waiting, AHEAD * self.workers))
+            hand_out(islice(waiting, self.workers))
             while at:
                 future = self._next(ready)
                 index, _ = at.pop(future.key)
@@ -223,7 +226,7 @@ class OnDask:
                     suspects.append(index)
                 future.release()
                 if not suspects:
-                    hand_out(islice(waiting, AHEAD * self.workers - len(at)))
+                    hand_out(islice(waiting, self._room() - len(at)))
                 elif not at:
                     alone = suspects[0]
                     hand_out([alone])
@@ -231,6 +234,16 @@ class OnDask:
             with suppress(Exception):
                 self.client.cancel([future for _, future in at.values()])
             raise
+
+    def _room(self) -> int:
+        """Tasks that can be done at a time: as many as there have been workers, looked at now and then."""
+        now = time.monotonic()
+        if now - self.looked > LOOK_S:
+            self.looked, self.workers = now, max(self.workers, self._present())
+        return self.workers
+
+    def _present(self) -> int:
+        return len(self.client.scheduler_info(n_workers=-1)["workers"])
 
     def _next(self, ready: queue.SimpleQueue) -> Any:
         """The next task that is done; an error when nobody is left who could do one."""
@@ -241,7 +254,7 @@ class OnDask:
                 return ready.get(timeout=LOOK_S)
             if self.client.status != "running":
                 raise self._lost()
-            now, there = time.monotonic(), len(self.client.scheduler_info(n_workers=-1)["workers"])
+            now, there = time.monotonic(), self._present()
             whole, alone = now if there >= self.workers else whole, now if there else alone
             if now - whole > REVIVE_S * (1 + grown) and self.grow is not None:
                 self.grow(self.workers - there)  # Dask starts no other for one that dies while it starts

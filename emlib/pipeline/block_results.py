@@ -1,22 +1,19 @@
-"""What a run in blocks leaves: arrays in memory or a window of them, ``.npy`` files, levels for viewers, a report."""
+"""What a run in blocks leaves: arrays in memory or a window of them, ``.npy`` files, a report."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from emlib.blockwise.engine import Engine
 from emlib.blockwise.site import MAPS, Site
 from emlib.pipeline.boundary_sources import boundaries_are_made
 from emlib.pipeline.settings import UNTIL
 from emlib.pipeline.state import Run
 from emlib.publish.report import Number
 from emlib.publish.run_report import Additions, publish
-from emlib.volumes.ome_zarr import add_levels, fill_level, level_boxes
 from emlib.volumes.volume import Box
 
 
@@ -82,25 +79,6 @@ def publish_window(run: Run, window: Box, shape: tuple[int, ...], neurites: int)
         run.candidates = inside(whole, window)
     publish(run, Additions("EM volume to wiring graph, in blocks", numbers=numbers, notes=notes))
     run.candidates = whole
-
-
-def write_pyramids(engine: Engine) -> None:
-    """Make the coarser levels of the arrays that a viewer shows, block by block."""
-    engine.resume = False  # made anew: the levels that a run before had begun are emptied here
-    for array in ("em", "boundaries", "neurites"):
-        path = engine.site.place(array)
-        if not (path / "zarr.json").is_file():
-            continue
-        shapes = add_levels(path)
-        for level in range(1, len(shapes)):
-            engine.run(f"level{level}_{array}", fill_part, (array, level), list(level_boxes(path, level)))
-
-
-def fill_part(site: Site, shared: tuple[str, int], box: Box) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Fill a box of a coarser level."""
-    array, level = shared
-    fill_level(site.place(array), level, box)
-    return [], {}
 
 
 def inside(table: pd.DataFrame, window: Box) -> pd.DataFrame:

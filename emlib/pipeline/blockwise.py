@@ -23,10 +23,10 @@ from tqdm import tqdm
 from emlib.blockwise.budget import Budget, check_blocks, plan_blocks
 from emlib.blockwise.carriers import need_dask, open_carrier
 from emlib.blockwise.engine import Carrier, Engine
+from emlib.blockwise.pyramids import write_pyramids
 from emlib.blockwise.site import Site
 from emlib.pipeline.block_models import model_costs
 from emlib.pipeline.block_networks import network_cost
-from emlib.pipeline.block_results import write_pyramids
 from emlib.pipeline.block_stages import BlockStages
 from emlib.pipeline.boundary_sources import check_boundary_source
 from emlib.pipeline.carriage import GB, Carriage
@@ -236,7 +236,7 @@ class _Blockwise:
             run.log.update(**record_costs(run))
             if self.stopped.is_set():
                 raise KeyboardInterrupt
-        write_pyramids(self.engine)
         with run.watch.stage("publish"):
+            write_pyramids(self.engine)
             stages.publish(graph=STAGES.index("graph") <= last)
         stages.tidy()
