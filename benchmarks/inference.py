@@ -77,11 +77,11 @@ def seconds(call, repeats: int) -> float:
 def time_networks(args, section: np.ndarray) -> None:
     import torch
 
-    from emlib.runs.freed_memory import keep_freed_memory
     from emlib.learn.inference import TileSettings, predict_section
     from emlib.learn.models.build import build_model
     from emlib.learn.normalisation import Normalisation
     from emlib.learn.presets import PRESETS
+    from emlib.runs.freed_memory import keep_freed_memory
 
     torch.manual_seed(0)
 

@@ -6,7 +6,7 @@ import pytest
 from blockwise_run import candidates, engine_of, everything, segmented
 
 from emlib.blockwise import aligning, districts, flood, partition, sections, segmenting
-from emlib.blockwise.given import boundaries_of_file, labels_of_file
+from emlib.blockwise.given import boundaries_of_file, labels_of_file, sizes_of_labels
 from emlib.blockwise.grid import around, lay, overlapping, part_of, sides
 from emlib.blockwise.reading import copy_volume
 from emlib.blockwise.seeds import seeds_within
@@ -193,6 +193,10 @@ def test_boundaries_and_labels_of_a_file(tmp_path):
     np.testing.assert_array_equal(engine.site.read("boundaries", everything(engine.site)), expected)
     expected = apply_shifts(read_labels(tmp_path / "labels.npy", like), shifts, order=0, fill=0)
     np.testing.assert_array_equal(engine.site.read("neurites", everything(engine.site)), expected)
+    for found, wanted in zip(
+        sizes_of_labels(engine.site), np.unique(expected[expected > 0], return_counts=True), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
     np.save(tmp_path / "edges.npy", edges + 1)
     with pytest.raises(UserError, match="a probability lies in"):
         boundaries_of_file(engine, str(tmp_path / "edges.npy"), like, shifts)

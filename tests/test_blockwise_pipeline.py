@@ -63,6 +63,22 @@ def test_a_file_of_16_bit_is_done_whole_and_a_window_is_shown(pipeline, tmp_path
     np.testing.assert_array_equal(labels.read(everything), np.load(tmp_path / "memory/data/neurite_labels_i32_zyx.npy"))
 
 
+def test_a_window_is_drawn_and_the_whole_is_counted(pipeline, tmp_path, volume, monkeypatch):
+    """Also where labels come from a file, which is not segmented and has no fragments."""
+    call = ("--dataset", volume, "--voxel_size", 10, 10, 10, "--quiet")
+    assert pipeline(*call, "--cutout", 70, 60, 24, "--offset", 0, 0, 0, "--outdir", tmp_path / "memory")[0] == 0
+    given = tmp_path / "memory/data/neurite_labels_i32_zyx.npy"
+    count = len(np.unique(np.load(given))) - 1
+    monkeypatch.setattr("emlib.pipeline.block_stages.WINDOW", (5, 20, 20))
+    for how in ((), ("--labels", given)):
+        out = tmp_path / f"blocks{len(how)}"
+        code, told, err = pipeline(*call, *how, "--blocks", 40, 40, 16, "--npy", "never", "--outdir", out)
+        assert code == 0, err
+        assert told.startswith(f"{count} neurites,")
+        for table in ("synapse_candidates.csv", "graph_edges.csv", "graph_node_stats.csv"):
+            assert (out / "tables" / table).read_bytes() == (tmp_path / "memory/tables" / table).read_bytes(), table
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

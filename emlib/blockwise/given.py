@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from emlib.blockwise.engine import Engine, Here
+from emlib.blockwise.grid import name
 from emlib.blockwise.sections import Outcome, layers
 from emlib.blockwise.site import Site
 from emlib.errors import UserError
@@ -15,7 +16,7 @@ from emlib.stages.align import apply_shifts
 from emlib.volumes.companions import as_probability, open_labels, open_probability, same_box
 from emlib.volumes.volume import Box, Volume
 
-LARGEST = "largest_label"
+LARGEST, STAGE = "largest_label", "neurites"
 
 
 def boundaries_of_file(engine: Engine, spec: str, like: Volume, shifts: pd.DataFrame) -> None:
@@ -26,7 +27,7 @@ def boundaries_of_file(engine: Engine, spec: str, like: Volume, shifts: pd.DataF
 
 
 def labels_of_file(engine: Engine, spec: str, like: Volume, shifts: pd.DataFrame) -> None:
-    """Write ``neurites`` as `emlib.volumes.companions.read_labels` reads them, moved like the sections."""
+    """Write ``neurites`` as `emlib.volumes.companions.read_labels` reads them, moved like them; count voxels."""
     place, carrier = _start(same_box(open_labels(spec), like)), engine.carrier
     if spec.startswith("bossdb://"):
         engine.carrier = Here()  # one client, one cache
@@ -36,7 +37,7 @@ def labels_of_file(engine: Engine, spec: str, like: Volume, shifts: pd.DataFrame
         if high >= 2**63:
             raise UserError(f"{spec} holds the label {high}; labels must lie in 0 … 2^63-1")
         engine.site.create("neurites", np.int32 if high < 2**31 else np.int64)
-        engine.run("neurites", label_layer, (spec, place, _moves(shifts)), layers(engine.site))
+        engine.run(STAGE, label_layer, (spec, place, _moves(shifts)), layers(engine.site))
     finally:
         engine.carrier = carrier
 
@@ -55,10 +56,22 @@ def largest_layer(site: Site, shared: tuple[str, list[int]], box: Box) -> Outcom
 
 
 def label_layer(site: Site, shared: tuple[str, list[int], list[list[float]]], box: Box) -> Outcome:
-    """Read and move the labels of a layer; what enters at the border is background."""
+    """Read and move the labels of a layer; what enters at the border is background. Its table counts their voxels."""
     spec, start, moves = shared
     given = open_labels(spec).read(_at(box, start)).astype(site.open("neurites").dtype)
-    return [site.write("neurites", box, apply_shifts(given, _shifts(moves, box), order=0, fill=0))], {}
+    moved = apply_shifts(given, _shifts(moves, box), order=0, fill=0)
+    ids, voxels = np.unique(moved, return_counts=True)
+    return [site.write("neurites", box, moved), site.write_table(STAGE, name(box), ids=ids, voxels=voxels)], {}
+
+
+def sizes_of_labels(site: Site) -> tuple[np.ndarray, np.ndarray]:
+    """Return the neurites (N,) that `labels_of_file` wrote, ascending, and the voxels (N,) of each."""
+    ids, voxels = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for box in layers(site):
+        stored = site.read_table(STAGE, name(box))
+        ids, index = np.unique(np.concatenate([ids, stored["ids"]]), return_inverse=True)
+        voxels = np.bincount(index, np.concatenate([voxels, stored["voxels"]]), len(ids)).astype(np.int64)
+    return ids[ids > 0], voxels[ids > 0]
 
 
 def _start(box: Box) -> list[int]:

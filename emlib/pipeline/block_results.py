@@ -57,7 +57,7 @@ def load_results(run: Run, site: Site, window: Box | None) -> None:
             run.save_array(name, run.labels, "Neurite labels", settings.stages.segment)
 
 
-def publish_window(run: Run, window: Box, shape: tuple[int, ...], neurites: int) -> None:
+def publish_window(run: Run, window: Box, shape: tuple[int, ...]) -> None:
     """Write the report of a volume that does not fit into memory: numbers of the whole, pictures of a window.
 
     Scores against truth are for `evaluate.py`, which reads in slabs.
@@ -72,7 +72,9 @@ def publish_window(run: Run, window: Box, shape: tuple[int, ...], neurites: int)
         f"The volume of {size} voxels (x y z) does not fit into memory: pictures, shape and largest neurites are those "
         f"of a window in its middle, from {corner} on; tables are of the whole."
     ]
-    numbers = [Number("neurites of the whole volume", neurites, "pieces of neurites, not whole cells")]
+    numbers = []
+    if run.labelled is not None:
+        numbers.append(Number("neurites of the whole volume", run.labelled, "pieces of neurites, not whole cells"))
     whole = run.candidates
     if whole is not None:
         numbers.append(Number("candidates of the whole volume", len(whole), "in tables/synapse_candidates.csv"))

@@ -11,7 +11,7 @@ import numpy as np
 from emlib.blockwise import aligning, clefts, sections, segmenting, synapses
 from emlib.blockwise.engine import Engine
 from emlib.blockwise.forest import forest_boundaries
-from emlib.blockwise.given import boundaries_of_file, labels_of_file
+from emlib.blockwise.given import boundaries_of_file, labels_of_file, sizes_of_labels
 from emlib.blockwise.networks import ARRAYS
 from emlib.blockwise.partition import sizes
 from emlib.blockwise.reading import copy_volume
@@ -57,7 +57,6 @@ class BlockStages:
     def __init__(self, run: Run, engine: Engine, budget: int) -> None:
         self.run, self.engine, self.budget = run, engine, budget
         self.settings = run.settings
-        self.neurites = 0
         self.maps: tuple[str, ...] = ()  # that a network told
 
     def cutout(self, source: VolumeSource, start: list[int]) -> None:
@@ -131,9 +130,9 @@ class BlockStages:
         if settings.labels_from:
             labels_of_file(self.engine, settings.labels_from, self.run.volume, self.run.shifts)
         elif own.segmenter == "watershed":
-            self.neurites = baseline(self.engine, own.baseline)
+            baseline(self.engine, own.baseline)
         else:
-            self.neurites = segmenting.neurites(self.engine, own, contact_model(self.run))
+            segmenting.neurites(self.engine, own, contact_model(self.run))
 
     def synapses(self) -> None:
         """Synapse candidates with their partners."""
@@ -150,13 +149,21 @@ class BlockStages:
         """The graph of a volume that does not fit into memory; voxels were counted with the fragments."""
         run = self.run
         run.graph = build_graph(run.candidates, None, run.settings.stages.graph)
-        voxels, um3 = sizes(self.engine.site), float(np.prod(run.volume.voxel_size_nm)) * 1e-9
+        ids, voxels = self._sizes()
+        um3 = voxels * (float(np.prod(run.volume.voxel_size_nm)) * 1e-9)
         for node in run.graph:
-            run.graph.nodes[node]["volume_um3"] = float(voxels[node]) * um3
+            run.graph.nodes[node]["volume_um3"] = float(um3[np.searchsorted(ids, node)])
         if run.synthetic:
             run.graph.graph["synthetic"] = run.synthetic
         run.edges = edge_table(run.graph)
         write_graph(run)
+
+    def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Neurites of the whole volume, ascending, and the voxels of each."""
+        if self.settings.labels_from:
+            return sizes_of_labels(self.engine.site)
+        voxels = sizes(self.engine.site)
+        return np.arange(1, len(voxels)), voxels[1:]
 
     def publish(self, graph: bool) -> None:
         """Tables, scores, pictures and the report, from the whole volume where it fits into memory."""
@@ -171,7 +178,9 @@ class BlockStages:
         load_results(run, site, window)
         if graph:
             self.graph()
-        publish_window(run, window, site.shape, self.neurites)
+        if run.labels is not None:
+            run.labelled = len(self._sizes()[0])
+        publish_window(run, window, site.shape)
 
     def _fits(self) -> bool:
         """Whether the arrays of the volume fit into memory, beside what has to be computed on them."""

@@ -44,6 +44,7 @@ class Run:
     network: dict[str, Any] | None = None  # name and checksum of the model that made the maps
     fragments: FragmentPlanes | None = None  # before they were joined, in the middle planes
     labels: np.ndarray | None = None
+    labelled: int | None = None  # neurites of a volume of which `labels` is a window
     candidates: pd.DataFrame | None = None
     graph: nx.DiGraph | None = None
     edges: pd.DataFrame | None = None

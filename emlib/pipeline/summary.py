@@ -18,7 +18,8 @@ def summary(run: Run) -> dict[str, Any]:
     """The figures that describe a run in a line."""
     found: dict[str, Any] = {}
     if run.labels is not None:
-        found["neurites"] = len(np.unique(run.labels[run.labels > 0]))
+        count = run.labelled
+        found["neurites"] = len(np.unique(run.labels[run.labels > 0])) if count is None else count
     if run.candidates is not None:
         found["candidates"] = len(run.candidates)
     if run.graph is not None:
