@@ -68,7 +68,7 @@ def test_a_window_is_drawn_and_the_whole_is_counted(pipeline, tmp_path, volume, 
     call = ("--dataset", volume, "--voxel_size", 10, 10, 10, "--quiet")
     assert pipeline(*call, "--cutout", 70, 60, 24, "--offset", 0, 0, 0, "--outdir", tmp_path / "memory")[0] == 0
     given = tmp_path / "memory/data/neurite_labels_i32_zyx.npy"
-    count = len(np.unique(np.load(given))) - 1
+    count = len(set(np.unique(np.load(given))) - {0})
     monkeypatch.setattr("emlib.pipeline.block_stages.WINDOW", (5, 20, 20))
     for how in ((), ("--labels", given)):
         out = tmp_path / f"blocks{len(how)}"
