@@ -4,8 +4,9 @@ python benchmarks/districts.py --data ../shared/data --outdir outputs/districts
 python benchmarks/districts.py --only phantom --side 320
 
 FIB-25 (z 0-119 unless --sections says otherwise) and a phantom of sections are cut into fragments in blocks; then their
-graphs are partitioned at once and in small districts with several margins. Printed: districts, share of the contacts
-that is left, bits of VOI between the two partitions, and VOI of each against the truth.
+graphs are partitioned at once and in small districts with several margins, on one level or more. Printed: districts of
+each level, share of the contacts that it leaves, bits of VOI between the two partitions, and VOI of each against the
+truth.
 """
 
 import argparse
@@ -18,9 +19,15 @@ import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
-TRIALS = {  # districts and margins (z, y, x)
-    "fib25": [((192,) * 3, (96,) * 3), ((96,) * 3, (96,) * 3), ((96,) * 3, (48,) * 3), ((96,) * 3, (0,) * 3)],
-    "phantom": [((32, 160, 160), (16, 128, 128)), ((16, 160, 160), (16, 96, 96)), ((32, 160, 160), (0, 0, 0))],
+TRIALS = {  # districts and margins (z, y, x), levels
+    "fib25": [
+        *[((192,) * 3, (96,) * 3, 1), ((96,) * 3, (96,) * 3, 2), ((64,) * 3, (48,) * 3, 2), ((48,) * 3, (48,) * 3, 3)],
+        *[((96,) * 3, (48,) * 3, 1), ((96,) * 3, (0,) * 3, 1)],
+    ],
+    "phantom": [
+        *[((32, 160, 160), (16, 128, 128), 1), ((16, 160, 160), (16, 96, 96), 2), ((16, 80, 80), (16, 128, 128), 2)],
+        *[((16, 80, 80), (8, 64, 64), 2), ((32, 160, 160), (0, 0, 0), 1)],
+    ],
 }
 
 
@@ -59,6 +66,7 @@ def volumes(args: argparse.Namespace):
 def compare(name: str, em: np.ndarray, truth: np.ndarray, size: tuple, outdir: Path) -> list[dict]:
     """Partition the graph of a volume at once and in districts."""
     from emlib.blockwise import districts, flood, partition, segmenting
+    from emlib.blockwise.contracted import contacts_of
     from emlib.blockwise.grid import name as block_name
     from emlib.stages.segment import SegmentSettings
 
@@ -81,16 +89,19 @@ def compare(name: str, em: np.ndarray, truth: np.ndarray, size: tuple, outdir: P
         rows.append({**row, "districts": "at once", "voi_truth": voi(true, whole)})
         print(rows[-1], flush=True)
         partition.MOST_EDGES = 0
-        for district, margin in TRIALS[name]:
+        for district, margin, levels in TRIALS[name]:
+            districts.LEVELS = levels
             districts.SOLID = districts.FLAT = district
             districts.SOLID_MARGIN = districts.FLAT_MARGIN = margin
             start = time.process_time()
             partition.solve(engine, blocks, told, segmenter, enclosed)
             seconds = time.process_time() - start
             found = np.array(site.load("neurite"), np.int64)[fragments]
-            left = sum(len(site.read_table(districts.REDUCED, block_name(box))["ends"]) for box in blocks)
+            done = [n for n in range(levels) if not n or len(districts.districts(site, n)) > 1]
+            left = [sum(len(contacts_of(site, n + 1, block_name(box))[0]) for box in blocks) / edges for n in done]
             how = {"districts": " ".join(map(str, district)), "margin": " ".join(map(str, margin))}
-            count = {"number": len(districts.districts(site)), "left": round(left / edges, 3)}
+            count = {"number": "+".join(str(len(districts.districts(site, n))) for n in done)}
+            count["left"] = " ".join(f"{share:.3f}" for share in left)
             scores = {"voi_between": voi(whole, found), "voi_truth": voi(true, found), "seconds": round(seconds, 1)}
             rows.append({**row, **how, **count, **scores})
             print(rows[-1], flush=True)

@@ -84,9 +84,14 @@ def test_one_district_gives_the_partition_of_the_whole(tmp_path, grey, whole, mo
     """A graph that is too large is solved in districts; with one of them nothing is lost."""
     size, _, _, labels = whole
     monkeypatch.setattr(partition, "MOST_EDGES", 0)
-    found = segmented(engine_of(tmp_path, grey, size, (11, 40, 50)))[2]
+    monkeypatch.setattr(flood, "PART", 100)
+    engine = engine_of(tmp_path, grey, size, (11, 40, 50))
+    found = segmented(engine)[2]
     table = contingency(fill_zero(labels), fill_zero(found))
     assert score_table(table)["voi"] == 0 and found.max() == labels.max()
+    np.testing.assert_array_equal(partition.sizes(engine.site)[1:], np.bincount(found.ravel())[1:])
+    seeds_at = np.unravel_index(engine.site.load("ids"), engine.site.seen)
+    np.testing.assert_array_equal(engine.site.load("place"), np.stack(seeds_at, axis=1))
 
 
 def test_districts_do_not_depend_on_the_blocks(tmp_path, grey, whole, monkeypatch):

@@ -38,9 +38,9 @@ NETWORK = 250 * MIB  # PyTorch and weights, of each process
 TILE_MARGIN = 96  # pixels, of both sides and up to the next multiple of 32
 SHOWN, PREDICTED, SHOWN_SECTION = 1, 6, 40  # of a window; for each map; of a section of it
 # In the process of the run, of the whole volume: fragments for each voxel (near isotropic, sections), bytes of each,
-# and of each contact, as far as these are partitioned at once.
+# and of each contact that is partitioned at once.
 FRAGMENTS, CONTACTS_EACH = (0.0011, 0.01), 7
-OF_FRAGMENT, OF_CONTACT = 80, 400
+OF_FRAGMENT, OF_CONTACT = 40, 400
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,27 @@ def plan_blocks(
 
 def graph_bytes(site: Site, segmenter: str = "multicut") -> int:
     """Bytes of fragments and contacts of the whole volume in the process of the run."""
-    share = FRAGMENTS[0 if near_isotropic(site.voxel_size_nm) else 1]
-    fragments = np.prod(site.shape, dtype=float) * share
-    contacts = fragments * CONTACTS_EACH
-    held = contacts if contacts <= MOST_EDGES else max(MOST_EDGES, contacts * districts.LEFT.get(segmenter, 0.0))
-    return int(fragments * OF_FRAGMENT + held * OF_CONTACT)
+    fragments, contacts = _graph(site)
+    if contacts <= MOST_EDGES or segmenter not in districts.LEFT:
+        return int(fragments * OF_FRAGMENT + min(contacts, MOST_EDGES) * OF_CONTACT)
+    left = max(districts.expected(site, contacts, segmenter, MOST_EDGES)[-1], MOST_EDGES)
+    return int(max(fragments * OF_FRAGMENT, left * OF_CONTACT))  # one after the other
+
+
+def _graph(site: Site) -> tuple[float, float]:
+    """Fragments and contacts that the volume may have."""
+    fragments = np.prod(site.shape, dtype=float) * FRAGMENTS[0 if near_isotropic(site.voxel_size_nm) else 1]
+    return fragments, fragments * CONTACTS_EACH
+
+
+def _district_bytes(site: Site, segmenter: str) -> float:
+    """Bytes of the largest district of all levels; 0 where the graph is partitioned at once."""
+    if segmenter not in districts.LEFT:
+        return 0
+    voxels, contacts = np.prod(site.shape, dtype=float), _graph(site)[1]
+    starts = districts.expected(site, contacts, segmenter, MOST_EDGES)[:-1]
+    seen = [districts.seen_by(site, level) / voxels * start for level, start in enumerate(starts)]
+    return max(seen, default=0) * OF_CONTACT
 
 
 def stage_bytes(
@@ -194,9 +210,6 @@ def stage_bytes(
     cut = settings.segment.fragments
     far = np.add(seeds.smooth_reach(site, cut), flood.margin(site, cut))
     cell = _seen(flood.cell_size(site), far, site.shape)
-    contacts = CONTACTS_EACH * FRAGMENTS[0 if solid else 1]
-    seen = _seen(districts.district_size(site), districts.margin(site), site.shape)
-    several = np.prod(site.shape, dtype=float) * contacts > MOST_EDGES
     costs = {
         "reading": layer * (READ + itemsize),
         "preprocess": layer * PREPROCESS + section * CLAHE,
@@ -204,7 +217,7 @@ def stage_bytes(
         "boundaries": ridge * (RIDGE if solid else RIDGE_FLAT),
         "fragments": cell * FLOOD,
         "contacts": block * CONTACTS,
-        "districts": seen * contacts * OF_CONTACT if several else 0,
+        "districts": _district_bytes(site, settings.segment.segmenter),
         "synapses": around * SYNAPSES + section * SYNAPSE_SECTION,
     }
     if network is not None:

@@ -7,6 +7,7 @@ the blocks, fragments are the same whatever these are. Heights are the 65 536 le
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ STAGE = "fragments"
 LEVELS = 65535  # steps of the watershed of bioimage-cpp 0.9, which cuts off what is between two
 SOLID, FLAT = (192, 192, 192), (16, 512, 512)  # cells near isotropic, and of sections
 SOLID_CHUNK, FLAT_CHUNK = (64, 64, 64), (16, 128, 128)
+PART = 2**20  # rows of a column of all fragments that are worked on at once
 WINDOWS = 2.5  # margin of a cell in windows of a seed: 99.99 % of voxels as without cells (FIB-25, 7 voxels wide)
 
 
@@ -94,14 +96,28 @@ def _border(own: np.ndarray, cell: Box, shape: Shape, count: int) -> np.ndarray:
     return faces[1:]
 
 
-def gather_nodes(site: Site) -> int:
-    """Sum what the cells know of each fragment; write columns ``ids``, ``voxels`` and ``border``, and count them.
+def in_parts(count: int) -> Iterator[slice]:
+    """Cut a column of this length into parts."""
+    for start in range(0, count, PART):
+        yield slice(start, min(start + PART, count))
 
-    One column after the other, and cell by cell, as there may be very many fragments.
+
+def gather_nodes(site: Site) -> int:
+    """Sum what the cells know of each fragment and count the fragments.
+
+    Writes columns ``ids``, ``place`` (z, y, x of the seed), ``voxels`` and ``border``, one after the other, and cell by
+    cell, as there may be very many fragments.
     """
     boxes = cells(site)
-    ids = np.unique(np.concatenate([site.read_table(STAGE, name(cell))["ids"] for cell in boxes]))
+    ids = np.concatenate([site.read_table(STAGE, name(cell))["ids"] for cell in boxes])
+    ids.sort()
+    ids = ids[np.concatenate([[True], ids[1:] != ids[:-1]])[: len(ids)]]
     site.save("ids", ids)
+    place = np.empty((len(ids), 3), np.int32)
+    for part in in_parts(len(ids)):
+        place[part] = np.stack(np.unravel_index(ids[part], site.seen), axis=1)
+    site.save("place", place)
+    del place
     for column, shape, kind in (("voxels", (), np.int64), ("border", (3,), np.int32)):
         total = np.zeros((len(ids), *shape), kind)
         for cell in boxes:

@@ -9,9 +9,10 @@ import numpy as np
 from bioimage_cpp.graph import UndirectedGraph
 
 from emlib.blockwise.contacts import JOINED
-from emlib.blockwise.districts import bound, contract, solve_rest
+from emlib.blockwise.contracted import FIRST, contacts_between, of_level
+from emlib.blockwise.districts import contract, solve_rest
 from emlib.blockwise.engine import Engine
-from emlib.blockwise.flood import read_fragments
+from emlib.blockwise.flood import in_parts, read_fragments
 from emlib.blockwise.grid import name, sides
 from emlib.blockwise.site import Site
 from emlib.stages.agglomerate import Evidence, RegionGraph, face_areas, partition
@@ -32,7 +33,7 @@ def solve(
     if sum(one["edges"] for one in told) <= MOST_EDGES:
         found = _at_once(engine, blocks, segmenter, min_enclosed)
     else:
-        found = _in_districts(engine, blocks, segmenter, min_enclosed, bound(told, segmenter))
+        found = _in_districts(engine, blocks, told, segmenter, min_enclosed)
     there = np.zeros(int(found.max()) + 1, bool)
     there[found[1:]] = True  # fragment 0 does not exist
     neurite = np.cumsum(there, dtype=np.int32)[found]
@@ -52,27 +53,50 @@ def _at_once(engine: Engine, blocks: Sequence[Box], segmenter: str, min_enclosed
     rag = UndirectedGraph.from_unique_edges(len(voxels), ends[order].astype(np.uint64))
     graph = RegionGraph(rag, columns["faces"][:, None].astype(float), columns["between"], np.zeros(0))
     found = partition(graph, Evidence(columns["same"], columns["weight"]), segmenter)
-    border = _border_area(site, sections=not columns["between"].any())
+    border = _border_area(site, slice(0, len(voxels)), sections=not columns["between"].any())
     return absorb_by_size(found, graph, voxels, border, site.voxel_size_nm, min_enclosed)
 
 
 def _in_districts(
-    engine: Engine, blocks: Sequence[Box], segmenter: str, min_enclosed: float, least: float
+    engine: Engine, blocks: Sequence[Box], told: Sequence[dict[str, Any]], segmenter: str, min_enclosed: float
 ) -> np.ndarray:
     """The same, with what is clear joined in districts first; then nodes are what was joined there."""
     site = engine.site
-    first, ends, counts = contract(engine, blocks, segmenter, least)
-    own = first == np.arange(len(first))
-    nodes, node = np.flatnonzero(own), (np.cumsum(own) - 1)[first]  # node 0 stands for fragment 0, which does not exist
-    segment = np.arange(len(nodes))
-    joined, to = solve_rest(ends, counts, segmenter)
+    level = contract(engine, blocks, segmenter, told, MOST_EDGES)
+    joined, to = solve_rest(site, blocks, level, segmenter)
+    nodes, node = _numbered(site.load(of_level(FIRST, level)))  # node 0 is fragment 0, which does not exist
+    segment = np.arange(len(nodes), dtype=node.dtype)
     segment[np.searchsorted(nodes, joined)] = np.searchsorted(nodes, to)
-    voxels = np.bincount(node, np.concatenate([[0], site.load("voxels")]), len(nodes))
+    segment = np.unique(segment, return_inverse=True)[1].astype(node.dtype)  # from 0 in the same order
+    there = [name(box) for box in blocks if sides(site.seen_part(box))[0]]
+    ends, faces = contacts_between(site, level, there, node, segment)
     between = ends[:, 2].astype(bool)
-    border = np.bincount(node, _border_area(site, sections=not between.any()), len(nodes))
-    rag = _Ends(np.searchsorted(nodes, ends[:, :2]))
-    graph = RegionGraph(rag, counts["faces"][:, None].astype(float), between, np.zeros(0))
-    return absorb_by_size(segment, graph, voxels, border, site.voxel_size_nm, min_enclosed)[node]
+    count = int(segment.max()) + 1
+    voxels, border = np.zeros(count), np.zeros(count)
+    for part in in_parts(len(node)):
+        of = segment[node[part]]
+        voxels += np.bincount(of, of_fragments(site.load("voxels"), part), count)
+        border += np.bincount(of, _border_area(site, part, sections=not between.any()), count)
+    graph = RegionGraph(_Ends(ends[:, :2]), faces[:, None].astype(float), between, np.zeros(0))
+    found = absorb_by_size(np.arange(count), graph, voxels, border, site.voxel_size_nm, min_enclosed)
+    return found.astype(node.dtype)[segment][node]
+
+
+def _numbered(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find those that are the first of their node, and for each the place of its first among them.
+
+    Examples
+    --------
+    >>> _numbered(np.array([0, 1, 1, 3, 1]))
+    (array([0, 1, 3]), array([0, 1, 1, 2, 1]))
+    """
+    parts = list(in_parts(len(first)))
+    own = [np.flatnonzero(first[part] == np.arange(part.start, part.stop)) + part.start for part in parts]
+    nodes = np.concatenate(own)
+    node = np.empty_like(first)
+    for part in parts:
+        node[part] = np.searchsorted(nodes, first[part])
+    return nodes, node
 
 
 class _Ends:
@@ -85,13 +109,18 @@ class _Ends:
         return self.ends
 
 
-def _border_area(site: Site, sections: bool) -> np.ndarray:
-    """Area of each fragment on the border of the volume in nm²; of sections, not that of the first and last one."""
-    face, faces = face_areas(site.voxel_size_nm), site.load("border")
-    area = np.zeros(len(faces) + 1)
-    for axis in (0, 1, 2) if sections else (1, 2):
-        area[1:] += faces[:, axis] * face[axis]
-    return area
+def of_fragments(column: np.ndarray, part: slice) -> np.ndarray:
+    """What a column says of these fragments; 0 of fragment 0, which does not exist."""
+    if part.start:
+        return column[part.start - 1 : part.stop - 1]
+    return np.concatenate([np.zeros((1, *column.shape[1:]), column.dtype), column[: part.stop - 1]])
+
+
+def _border_area(site: Site, part: slice, sections: bool) -> np.ndarray:
+    """Area of fragments on the border of the volume in nm²; of sections, not that of the first and last one."""
+    faces = of_fragments(site.load("border"), part)
+    first = 0 if sections else 1
+    return faces[:, first:] @ face_areas(site.voxel_size_nm)[first:]
 
 
 def label_block(site: Site, shared: dict[str, Any], box: Box) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -106,4 +135,8 @@ def label_block(site: Site, shared: dict[str, Any], box: Box) -> tuple[list[dict
 def sizes(site: Site) -> np.ndarray:
     """Voxels of each neurite, (N + 1,) int64; 0 for 0."""
     neurite = site.load("neurite")
-    return np.bincount(neurite, np.concatenate([[0], site.load("voxels")]), int(neurite.max()) + 1).astype(np.int64)
+    total = np.zeros(int(neurite.max()) + 1, np.int64)
+    for part in in_parts(len(neurite)):
+        voxels = np.bincount(neurite[part], of_fragments(site.load("voxels"), part), len(total))
+        total += np.rint(voxels).astype(np.int64)
+    return total
