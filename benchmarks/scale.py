@@ -5,8 +5,8 @@ python benchmarks/scale.py --mvox 16 64 128 256 512 1024 --memory_gb 4 --workers
 
 A phantom of 2 Mvox is laid side by side, mirrored, block by block into a Zarr of each size, so that neurites run on.
 Then run_pipeline.py --blocks on each, with a fixed budget: seconds, the most that one process took, and a line through
-the seconds. With --memory also in memory, up to this many Mvox; with --pair as two runs at once of one worker each, which
-share nothing: what the second core of this machine is worth. Each row is added to scale.csv when it is measured,
+the seconds. With --memory also in memory, up to this many Mvox; with --pair as two runs at once of one worker each,
+which share nothing: what the second core of this machine is worth. Each row is added to scale.csv when it is measured,
 with seconds and peak of every step in steps.csv; rows that are there are not measured again.
 """
 
@@ -52,12 +52,7 @@ def main() -> int:
             if done(table, row):
                 continue
             write_phantom(volume, shape, size)
-            if how == "pair":
-                with ThreadPoolExecutor(2) as pool:
-                    both = list(pool.map(lambda k: measure(volume, shape, "blocks", 1, args, f"run{k}"), range(2)))
-                measured, steps = max(both, key=lambda one: one[0]["seconds"])
-            else:
-                measured, steps = measure(volume, shape, how, workers, args)
+            measured, steps = measure(volume, shape, how, workers, args)
             add(table, pd.DataFrame([row | measured]))
             add(args.outdir / "steps.csv", steps.assign(**row))
             print(row | measured, flush=True)
@@ -110,12 +105,24 @@ def done(table: Path, row: dict) -> bool:
 
 
 def measure(
-    volume: Path, shape: tuple[int, int, int], how: str, workers: int, args: argparse.Namespace, folder: str = "run"
+    volume: Path, shape: tuple[int, int, int], how: str, workers: int, args: argparse.Namespace
 ) -> tuple[dict, pd.DataFrame]:
-    """Run once; seconds, and the peak of one process; and of each step."""
+    """Run once, or two at once; seconds, and the peak of one process; and of each step."""
+    if how != "pair":
+        return measure_one(volume, shape, how, workers, args.outdir / "run", args)
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(measure_one, volume, shape, "blocks", workers, args.outdir / f"run{k}", args) for k in (1, 2)
+        ]
+    return max((one.result() for one in both), key=lambda found: found[0]["seconds"])
+
+
+def measure_one(
+    volume: Path, shape: tuple[int, int, int], how: str, workers: int, out: Path, args: argparse.Namespace
+) -> tuple[dict, pd.DataFrame]:
+    """The same of one run, into a folder that is removed."""
     from emlib.runs.runlog import FILE
 
-    out = args.outdir / folder
     shutil.rmtree(out, ignore_errors=True)
     flags = ["--dataset", volume, "--cutout", *reversed(shape), "--offset", 0, 0, 0, "--until", "graph", "--quiet"]
     flags += ["--no_align", "--save_minimal", "--outdir", out]
