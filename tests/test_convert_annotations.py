@@ -32,7 +32,7 @@ def call(call_script, tmp_path):
     return run
 
 
-def refused(result, *said):
+def assert_refused(result, *said):
     """Check for exit code 2 and one line on stderr that holds these words; return it."""
     code, _, err = result
     assert code == 2 and err.count("\n") == 1 and "Traceback" not in err, err
@@ -135,7 +135,9 @@ def test_given_classes_keep_their_ids_and_colours(call, tmp_path):
     masks = [np.asarray(Image.open(path)) for path in (tmp_path / "out").glob("*/masks/*.png")]
     assert {int(value) for mask in masks for value in np.unique(mask)} == {0, 4, 9}
     (tmp_path / "classes.yaml").write_text("classes: [{id: 0, name: background}, {id: 1, name: mitos}]")
-    refused(call("labelme", "--classes", tmp_path / "classes.yaml", "--overwrite"), "no class is called 'membrane'")
+    assert_refused(
+        call("labelme", "--classes", tmp_path / "classes.yaml", "--overwrite"), "no class is called 'membrane'"
+    )
 
 
 def test_16_bit_images_stay_16_bit(call, tmp_path):
@@ -173,7 +175,7 @@ def test_folders_that_name_splits_are_kept(call, tmp_path):
     assert call("labelme")[0] == 0
     written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").glob("*/raw/*"))
     assert written == ["train/raw/sec_000.png", "train/raw/sec_001.png", "val/raw/sec_000.png"]
-    refused(call("labelme", "--split", 1, 0, 0, "--overwrite"), "is divided already into train, val")
+    assert_refused(call("labelme", "--split", 1, 0, 0, "--overwrite"), "is divided already into train, val")
 
 
 @pytest.mark.parametrize(
@@ -200,14 +202,14 @@ def test_a_split_file(call, tmp_path, name, text):
 def test_bad_split_files(call, tmp_path, text, said):
     labelme_folder(tmp_path / "in", 2)
     (tmp_path / "s.yaml").write_text(text)
-    refused(call("labelme", "--split_file", tmp_path / "s.yaml"), said)
+    assert_refused(call("labelme", "--split_file", tmp_path / "s.yaml"), said)
 
 
 def test_a_split_file_brings_no_two_images_of_one_name_together(call, tmp_path):
     for split in ("train", "val"):
         labelme_folder(tmp_path / "in" / split, 1)
     (tmp_path / "s.yaml").write_text("train: [train/sec_000, val/sec_000]")
-    refused(call("labelme", "--split_file", tmp_path / "s.yaml"), "would both be train/sec_000.png")
+    assert_refused(call("labelme", "--split_file", tmp_path / "s.yaml"), "would both be train/sec_000.png")
     (tmp_path / "s.yaml").write_text("train: [val/sec_000]\ntest: [train/sec_000]")
     assert call("labelme", "--split_file", tmp_path / "s.yaml")[0] == 0
     assert sorted(path.parts[-3] for path in (tmp_path / "out").glob("*/raw/*")) == ["test", "train"]
@@ -275,10 +277,10 @@ def test_overlays_show_each_class_in_its_colour(call, tmp_path):
 
 def test_unknown_names_suggest_the_nearest(call, tmp_path):
     labelme_folder(tmp_path / "in", 1)
-    refused(call("labelmee"), "--from labelmee", "did you mean labelme")
-    refused(call("yolo"), "did you mean yolo-seg")
-    refused(call("labelme", "--to", "index"), "did you mean index-masks")
-    refused(call("labelme", "--overlap", "latest"), "did you mean later")
+    assert_refused(call("labelmee"), "--from labelmee", "did you mean labelme")
+    assert_refused(call("yolo"), "did you mean yolo-seg")
+    assert_refused(call("labelme", "--to", "index"), "did you mean index-masks")
+    assert_refused(call("labelme", "--overlap", "latest"), "did you mean later")
 
 
 @pytest.mark.parametrize(
@@ -291,7 +293,7 @@ def test_unknown_names_suggest_the_nearest(call, tmp_path):
 def test_corrupt_files(call, tmp_path, kind, name, text):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_text(text)
-    refused(call(kind), str(tmp_path / "in"))
+    assert_refused(call(kind), str(tmp_path / "in"))
     assert not (tmp_path / "out").exists()
 
 
@@ -301,12 +303,12 @@ def test_corrupt_binary_files(call, tmp_path, kind, name):
     path = tmp_path / "in" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"Iout\x00\x00broken")
-    refused(call(kind, "--label", "m"), str(path))
+    assert_refused(call(kind, "--label", "m"), str(path))
 
 
 def test_the_format_that_a_file_seems_to_have_is_told(call, tmp_path):
     labelme_folder(tmp_path / "in", 1)
-    refused(call("coco"), "it looks like --from labelme")
+    assert_refused(call("coco"), "it looks like --from labelme")
 
 
 @pytest.mark.parametrize(
@@ -317,22 +319,24 @@ def test_damaged_shapes(call, tmp_path, damage):
     shape = {**labelme_shape("m", box(0, 0, 5, 5)), **damage}
     shape = {key: value for key, value in shape.items() if value is not ...}
     write_labelme(tmp_path / "in" / "sec_000.json", [shape], "sec_000.png")
-    refused(call("labelme"), "sec_000.json")
+    assert_refused(call("labelme"), "sec_000.json")
 
 
 def test_an_image_is_missing(call, tmp_path):
     labelme_folder(tmp_path / "in", 3)
     for name in ("sec_001.png", "sec_002.png"):
         (tmp_path / "in" / name).unlink()
-    refused(call("labelme"), "no image sec_001.png", "and 1 more are missing", "--images", "--skip_missing")
+    assert_refused(call("labelme"), "no image sec_001.png", "and 1 more are missing", "--images", "--skip_missing")
     (tmp_path / "in" / "sec_000.png").unlink()
-    refused(call("labelme", "--skip_missing"), "no annotation has an image")
+    assert_refused(call("labelme", "--skip_missing"), "no annotation has an image")
 
 
 def test_the_label_map_lacks_a_label(call, tmp_path):
     labelme_folder(tmp_path / "in", 1)
     (tmp_path / "map.yaml").write_text("mitos: m\nmembrane: w\n")
-    refused(call("labelme", "--labels", tmp_path / "map.yaml"), "does not map the label 'mito'", "did you mean mitos")
+    assert_refused(
+        call("labelme", "--labels", tmp_path / "map.yaml"), "does not map the label 'mito'", "did you mean mitos"
+    )
 
 
 @pytest.mark.parametrize(
@@ -348,53 +352,53 @@ def test_the_label_map_lacks_a_label(call, tmp_path):
 def test_bad_label_maps(call, tmp_path, text, said):
     labelme_folder(tmp_path / "in", 1)
     (tmp_path / "map.yaml").write_text(text)
-    refused(call("labelme", "--labels", tmp_path / "map.yaml"), said)
+    assert_refused(call("labelme", "--labels", tmp_path / "map.yaml"), said)
 
 
 def test_an_empty_or_absent_input(call, tmp_path):
-    refused(call("labelme"), "no such file or folder")
+    assert_refused(call("labelme"), "no such file or folder")
     (tmp_path / "in").mkdir()
     for kind in FORMATS:
-        refused(call(kind), "holds no")
+        assert_refused(call(kind), "holds no")
 
 
 def test_an_annotation_of_another_size(call, tmp_path):
     labelme_folder(tmp_path / "in", 2)
     save(tmp_path / "in" / "sec_001.png", grey(0, (30, 40)))
-    refused(call("labelme"), "is of an image of 60 × 80", "sec_001.png is 30 × 40")
+    assert_refused(call("labelme"), "is of an image of 60 × 80", "sec_001.png is 30 × 40")
 
 
 @pytest.mark.parametrize("split", [(0.7, 0.2, 0.2), (0.5, 0.6, -0.1), (0, 0, 0)])
 def test_shares_that_do_not_add_up(call, tmp_path, split):
     labelme_folder(tmp_path / "in", 1)
-    refused(call("labelme", "--split", *split), "add up to 1")
+    assert_refused(call("labelme", "--split", *split), "add up to 1")
 
 
 def test_an_image_annotated_twice_and_two_images_of_one_name(call, tmp_path):
     labelme_folder(tmp_path / "in", 1)
     (tmp_path / "in" / "annotations").mkdir()
     write_labelme(tmp_path / "in" / "annotations" / "sec_000.json", [], "../sec_000.png")
-    refused(call("labelme"), "the image sec_000 is annotated in")
+    assert_refused(call("labelme"), "the image sec_000 is annotated in")
     save(tmp_path / "pictures" / "a" / "x.png", grey())
     save(tmp_path / "pictures" / "b" / "x.png", grey())
     write_labelme(tmp_path / "other" / "x.json", [], "x.png")
-    refused(call("labelme", "--input", tmp_path / "other", "--images", tmp_path / "pictures"), "may be about")
+    assert_refused(call("labelme", "--input", tmp_path / "other", "--images", tmp_path / "pictures"), "may be about")
 
 
 def test_nothing_is_lost_in_the_output_folder(call, tmp_path):
     labelme_folder(tmp_path / "in", 2)
     assert call("labelme")[0] == 0
     before = checksums(tmp_path / "out")
-    refused(call("labelme"), "holds a data set already", "--overwrite")
+    assert_refused(call("labelme"), "holds a data set already", "--overwrite")
     assert checksums(tmp_path / "out") == before
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    refused(call("labelme", "--overwrite"), "notes.txt, which no conversion wrote")
+    assert_refused(call("labelme", "--overwrite"), "notes.txt, which no conversion wrote")
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     (tmp_path / "out" / "notes.txt").unlink()
     assert call("labelme", "--overwrite", "--to", "organelles")[0] == 0
     assert not list((tmp_path / "out").glob("*/masks"))
-    refused(call("labelme", "--output", tmp_path / "in", "--overwrite"), "holds what is read")
-    refused(call("labelme", "--output", tmp_path, "--overwrite"), "holds what is read")
+    assert_refused(call("labelme", "--output", tmp_path / "in", "--overwrite"), "holds what is read")
+    assert_refused(call("labelme", "--output", tmp_path, "--overwrite"), "holds what is read")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
@@ -402,27 +406,29 @@ def test_a_failure_midway_leaves_nothing(call, tmp_path):
     labelme_folder(tmp_path / "in", 2)
     path = tmp_path / "in" / "sec_001.png"
     path.write_bytes(path.read_bytes()[:200])  # the header can be read, the pixels cannot
-    refused(call("labelme"), "sec_001.png")
+    assert_refused(call("labelme"), "sec_001.png")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["in"]
 
 
 def test_organelles_whose_names_make_no_folder(call, tmp_path):
     save(tmp_path / "in" / "a.png", grey())
     write_labelme(tmp_path / "in" / "a.json", [labelme_shape("../x", box(0, 0, 5, 5))], "a.png")
-    refused(call("labelme", "--to", "organelles"), "no organelle can be called '../x'")
+    assert_refused(call("labelme", "--to", "organelles"), "no organelle can be called '../x'")
     assert not (tmp_path / "x").exists()
     write_labelme(tmp_path / "in" / "a.json", [labelme_shape("masks", box(0, 0, 5, 5))], "a.png")
-    refused(call("labelme", "--to", "organelles"), "no organelle can be called 'masks'")  # it would hold class ids
+    assert_refused(
+        call("labelme", "--to", "organelles"), "no organelle can be called 'masks'"
+    )  # it would hold class ids
 
 
 def test_odd_values_are_refused_in_one_line(call, tmp_path):
     labelme_folder(tmp_path / "in", 2)
-    refused(call("labelme", "--split", "nan", 0.5, 0.5), "--split nan 0.5 0.5 adds up to nan")
+    assert_refused(call("labelme", "--split", "nan", 0.5, 0.5), "--split nan 0.5 0.5 adds up to nan")
     (tmp_path / "via").mkdir()
     (tmp_path / "via" / "v.json").write_text('{"x": {"filename": 3, "regions": []}}')
-    refused(call("via", "--input", tmp_path / "via"), "no image 3 for ")
+    assert_refused(call("via", "--input", tmp_path / "via"), "no image 3 for ")
     write_labelme(tmp_path / "held" / "a.json", [labelme_shape("m", box(0, 0, 5, 5))], "a.png", "aGVsbG8=")
-    refused(call("labelme", "--input", tmp_path / "held"), "a.json: the image is of no known kind")
+    assert_refused(call("labelme", "--input", tmp_path / "held"), "a.json: the image is of no known kind")
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
