@@ -5,13 +5,14 @@ import pytest
 from blockwise_run import engine_of, everything, preprocess
 
 from emlib.blockwise import segmenting
-from emlib.blockwise.contacts import JOINED, grouped, percentile
+from emlib.blockwise.contacts import JOINED, grouped
 from emlib.blockwise.grid import name, sides
 from emlib.refine.edge_contacts import CONTACT_NAMES, contact_features
 from emlib.refine.edge_model import ContactModel
 from emlib.refine.forest import ForestSettings, grow_forest
 from emlib.stages.agglomerate import region_graph
 from emlib.stages.boundaries import damaged_sections, intensity_boundaries
+from emlib.stages.contact_features import percentile
 from emlib.stages.learned_edges import Cut, EdgeTuning
 from emlib.stages.preprocess import preprocess as in_memory
 from emlib.stages.segment import SegmentSettings, segment

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emlib.stages import contact_features
-from emlib.stages.contact_features import FEATURES, measure_contacts
+from emlib.stages.contact_features import EVIDENT, FEATURES, evident_features, measure_contacts
 from emlib.threads import set_threads
 
 
@@ -60,3 +60,23 @@ def test_a_few_sections_at_a_time_change_no_bit(monkeypatch):
         ends, features = measure_contacts(fragments, [values])
         np.testing.assert_array_equal(ends, whole[0])
         np.testing.assert_array_equal(features[0], whole[1][0])
+
+
+@pytest.mark.parametrize("most", [2**16, 2], ids=["packed", "many fragments"])
+@pytest.mark.parametrize("depth", [1, 4, 5, 11])
+def test_evident_features_of_sections(monkeypatch, most, depth):
+    """Those of all features, but for the rounding of the value at a face; wherever the sections begin."""
+    monkeypatch.setattr(contact_features, "MOST_LOCAL", most)
+    fragments = sections_of_fragments()[:depth] + 500
+    values = np.random.default_rng(1).random(fragments.shape, np.float32)
+    ends, (features,) = measure_contacts(fragments, [values])
+    for sections in (True, False):
+        found, measured = evident_features(fragments, values, sections=sections)
+        np.testing.assert_array_equal(found, ends)
+        wanted = features[:, [FEATURES.index(name) for name in EVIDENT]]
+        np.testing.assert_allclose(measured, wanted, rtol=0, atol=1e-7 if sections else 0)
+    if depth > 6:  # a part that begins elsewhere has the same numbers
+        part, of_part = evident_features(fragments[3:], values[3:], sections=True)
+        there = (ends >= fragments[3].min()).all(axis=1)
+        np.testing.assert_array_equal(part, ends[there])
+        np.testing.assert_array_equal(of_part, evident_features(fragments, values, sections=True)[1][there])

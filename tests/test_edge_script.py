@@ -121,7 +121,7 @@ def test_boundaries_of_a_file_are_learnt_from(volume, tmp_path, call_script):
 
 
 @pytest.fixture
-def refused(call_script):
+def assert_refused(call_script):
     """Return a function that runs a script in this process and asks for one line with this message."""
 
     def call(script, message, *argv):
@@ -145,32 +145,34 @@ def refused(call_script):
         (("--set", "forest.trees=3"), "there is no 'forest'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(volume, tmp_path, refused, more, message):
+def test_mistakes_are_told_in_one_line(volume, tmp_path, assert_refused, more, message):
     files = ("--edges", "--volume", volume / "em.npy", "--labels", volume / "neurites.npy", *SIZE)
-    refused(TRAIN, message, *files, *more, "--outdir", tmp_path)
+    assert_refused(TRAIN, message, *files, *more, "--outdir", tmp_path)
 
 
-def test_files_that_do_not_belong_together_are_told(volume, tmp_path, refused):
+def test_files_that_do_not_belong_together_are_told(volume, tmp_path, assert_refused):
     em, labels, out = volume / "em.npy", volume / "neurites.npy", ("--outdir", tmp_path / "o")
     np.save(tmp_path / "other.npy", np.ones((3, 9, 9), np.int32))
     np.save(tmp_path / "one.npy", np.ones((16, 72, 72), np.int32))
     crop = ("--edges", "--volume", em, "--labels")
-    refused(TRAIN, "fits neither the volume", *crop, tmp_path / "other.npy", *SIZE, *out)
-    refused(TRAIN, "at least 10 of each are needed", *crop, tmp_path / "one.npy", *SIZE, *out)
-    refused(TRAIN, "voxel size of", *crop, labels, *out)
-    refused(TRAIN, "belong to a labelled crop", "--z", 0, 5, *out)
-    refused(TRAIN, "give --edges and --labels", "--volume", em, *out)
+    assert_refused(TRAIN, "fits neither the volume", *crop, tmp_path / "other.npy", *SIZE, *out)
+    assert_refused(TRAIN, "at least 10 of each are needed", *crop, tmp_path / "one.npy", *SIZE, *out)
+    assert_refused(TRAIN, "voxel size of", *crop, labels, *out)
+    assert_refused(TRAIN, "belong to a labelled crop", "--z", 0, 5, *out)
+    assert_refused(TRAIN, "give --edges and --labels", "--volume", em, *out)
 
 
-def test_the_pipeline_refuses_what_it_could_not_do(trained, volume, tmp_path, refused):
+def test_the_pipeline_refuses_what_it_could_not_do(trained, volume, tmp_path, assert_refused):
     model, out = trained[0] / "data" / "edge_model.npz", ("--outdir", tmp_path)
     place = ("--dataset", volume / "em.npy", *SIZE, "--cutout", 72, 72, 6, "--quiet", *out)
     edges = ("--edge_model", model)
-    refused(RUN, "segment.bias=12: must lie between -10 and 10", *place, "--set", "segment.bias=12")
-    refused(RUN, "there is no segmenter 'gaps'; did you mean gasp?", *place, "--set", "segment.segmenter=gaps")
-    refused(RUN, "--edge_model is of no use with --segmenter watershed", *place, "--segmenter", "watershed", *edges)
-    refused(RUN, "--edge_model is of no use with --labels", *place, "--labels", volume / "neurites.npy", *edges)
-    refused(RUN, "cannot read the model", *place, "--edge_model", tmp_path / "none.npz")
-    refused(RUN, "invalid choice: 'magic'", "--segmenter", "magic")
+    assert_refused(RUN, "segment.bias=12: must lie between -10 and 10", *place, "--set", "segment.bias=12")
+    assert_refused(RUN, "there is no segmenter 'gaps'; did you mean gasp?", *place, "--set", "segment.segmenter=gaps")
+    assert_refused(
+        RUN, "--edge_model is of no use with --segmenter watershed", *place, "--segmenter", "watershed", *edges
+    )
+    assert_refused(RUN, "--edge_model is of no use with --labels", *place, "--labels", volume / "neurites.npy", *edges)
+    assert_refused(RUN, "cannot read the model", *place, "--edge_model", tmp_path / "none.npz")
+    assert_refused(RUN, "invalid choice: 'magic'", "--segmenter", "magic")
     flat = ("--dataset", volume / "em.npy", "--voxel_size", 50, 8, 8, "--cutout", 72, 72, 6, "--no_align")
-    refused(RUN, "was trained on fragments in 3D", *flat, "--quiet", *out, *edges)
+    assert_refused(RUN, "was trained on fragments in 3D", *flat, "--quiet", *out, *edges)

@@ -18,12 +18,12 @@ from emlib.blockwise.grid import name, sides, within
 from emlib.blockwise.site import Site
 from emlib.stages.agglomerate import MulticutSettings, RegionGraph, edge_evidence
 from emlib.stages.boundaries import near_isotropic
-from emlib.stages.contact_features import FEATURES, measure_contacts
+from emlib.stages.contact_features import EVIDENT, FEATURES, evident_features, percentile
 from emlib.volumes.volume import Box
 
 STAGE, JOINED = "contacts", "edges"
 UNIT = 2**20  # evidence is added in so many parts of one: the sum is the same in any order
-MEDIAN, QUARTILE, SIZE = (FEATURES.index(column) for column in ("median", "p25", "size"))
+MEASURED = [FEATURES.index(column) for column in EVIDENT]
 
 
 class Seen(NamedTuple):
@@ -69,9 +69,11 @@ def contact_block(site: Site, shared: None, box: Box) -> tuple[list[dict[str, An
         return [], {"owners": []}
     outer, core, local, rank, split = look(site, part)
     boundaries = site.read_seen("boundaries", outer)
-    ends, (features,) = measure_contacts(local, [boundaries])
+    sections = not near_isotropic(site.voxel_size_nm)
+    ends, measured = evident_features(local, boundaries, sections=sections)
     mine = ~(split[ends[:, 0]] | split[ends[:, 1]])
     u, v, (value,) = faces_of(local, [boundaries], core, split)
+    value = value.astype(np.float32) if sections else value  # as those inside
     u, v = rank[u], rank[v]
     owner = owner_of(site, u)
     order = np.lexsort((value, v, u, owner))
@@ -79,7 +81,7 @@ def contact_block(site: Site, shared: None, box: Box) -> tuple[list[dict[str, An
         STAGE,
         name(box),
         inner=rank[ends[mine]],
-        measured=features[mine][:, [MEDIAN, QUARTILE, SIZE]],
+        measured=measured[mine],
         owner=owner[order],
         outer=np.stack([u[order], v[order]], axis=1),
         value=value[order],
@@ -169,7 +171,7 @@ def join_block(
     order = np.lexsort((ends[:, 1], ends[:, 0]))
     ends, measured = ends[order], measured[order]
     features = np.zeros((len(ends), len(FEATURES)))
-    features[:, [MEDIAN, QUARTILE, SIZE]] = measured
+    features[:, MEASURED] = measured
     between, overlap = stacked(site, ends, measured[:, 2])
     same, weight = edge_evidence(RegionGraph(None, features, between, overlap), settings)
     faces = measured[:, 2].astype(np.int64)
@@ -199,14 +201,6 @@ def grouped(pairs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     pairs, values = pairs[order], values[order]
     starts = np.flatnonzero(np.concatenate([[True], (pairs[1:] != pairs[:-1]).any(axis=1)])[: len(pairs)])
     return pairs[starts], starts, np.diff(np.append(starts, len(values))), values
-
-
-def percentile(values: np.ndarray, starts: np.ndarray, count: np.ndarray, percent: int) -> np.ndarray:
-    """The percentile of each group of `grouped`, between the two nearest values, rounded as bioimage-cpp does."""
-    place = percent * (count - 1) / 100
-    low = np.floor(place).astype(np.int64)
-    below, above = values[starts + low], values[starts + np.minimum(low + 1, count - 1)]
-    return below * (1 - (place - low)) + above * (place - low)
 
 
 def stacked(site: Site, ends: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,6 @@ from emlib.blockwise.contacts import (
     grouped,
     look,
     owner_of,
-    percentile,
     senders,
     stacked,
     strength,
@@ -37,7 +36,7 @@ from emlib.refine.edge_geometry import contact_sums, fragment_sums, shapes_of_co
 from emlib.refine.edge_model import ContactModel, read_edge_model, write_edge_model
 from emlib.stages.agglomerate import areas_of_faces
 from emlib.stages.boundaries import near_isotropic
-from emlib.stages.contact_features import FEATURES, measure_contacts
+from emlib.stages.contact_features import FEATURES, measure_contacts, percentile
 from emlib.stages.learned_edges import EdgeTuning, weighed
 from emlib.volumes.atomic import atomic_path
 from emlib.volumes.volume import Box

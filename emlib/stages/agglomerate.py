@@ -18,7 +18,7 @@ from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
 from bioimage_cpp.graph.multicut import GreedyAdditiveMulticut, MulticutObjective
 
 from emlib.stages.boundaries import near_isotropic
-from emlib.stages.contact_features import FEATURES, measure_contacts
+from emlib.stages.contact_features import EVIDENT, FEATURES, evident_features, measure_contacts
 from emlib.volumes.volume import ZYX
 
 
@@ -56,7 +56,9 @@ class RegionGraph:
     overlap: np.ndarray
 
 
-def region_graph(fragments: np.ndarray, boundaries: np.ndarray, voxel_size_nm: ZYX) -> RegionGraph:
+def region_graph(
+    fragments: np.ndarray, boundaries: np.ndarray, voxel_size_nm: ZYX, *, evident: bool = False
+) -> RegionGraph:
     """Build the region adjacency graph of fragments with features of their contacts.
 
     Parameters
@@ -65,8 +67,15 @@ def region_graph(fragments: np.ndarray, boundaries: np.ndarray, voxel_size_nm: Z
         Ids from 1; in an anisotropic volume no fragment spans two sections.
     boundaries : (Z, Y, X) float32 array in [0, 1]
     voxel_size_nm : (z, y, x) in nm
+    evident : bool
+        Measure only the features that `edge_evidence` looks at; the others are NaN.
     """
-    edges, (features,) = measure_contacts(fragments, [boundaries])
+    if evident:
+        edges, found = evident_features(fragments, boundaries, sections=not near_isotropic(voxel_size_nm))
+        features = np.full((len(edges), len(FEATURES)), np.nan)
+        features[:, [FEATURES.index(name) for name in EVIDENT]] = found
+    else:
+        edges, (features,) = measure_contacts(fragments, [boundaries])
     voxels = np.bincount(fragments.ravel())
     rag = UndirectedGraph.from_unique_edges(len(voxels), edges.astype(np.uint64))
     overlap = features[:, -1] / np.minimum(voxels[edges[:, 0]], voxels[edges[:, 1]])

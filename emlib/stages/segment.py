@@ -130,7 +130,7 @@ def _agglomerated(
     settings: SegmentSettings,
     edges: EdgeModel | None,
 ) -> np.ndarray:
-    graph = region_graph(fragments, boundaries, voxel_size_nm)
+    graph = region_graph(fragments, boundaries, voxel_size_nm, evident=edges is None)
     if edges is None:
         own = settings.gasp.bias if settings.segmenter == "gasp" else settings.multicut.bias
         evidence = edge_evidence(graph, replace(settings.multicut, bias=own + settings.bias))
