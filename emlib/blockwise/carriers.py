@@ -76,6 +76,8 @@ def _quiet_dask() -> Iterator[None]:
     settings = {
         "distributed.scheduler.allowed-failures": TRIES - 1,
         "distributed.worker.daemon": True,
+        # Tasks run in a thread, whose own arena glibc would give back heap by heap; see emlib.runs.freed_memory.
+        "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
         "distributed.logging": {"distributed": "critical", "tornado.application": "critical"},
     }
     with dask.config.set(settings):
