@@ -69,6 +69,7 @@ def test_evident_features_of_sections(monkeypatch, most, depth):
     monkeypatch.setattr(contact_features, "MOST_LOCAL", most)
     fragments = sections_of_fragments()[:depth] + 500
     values = np.random.default_rng(1).random(fragments.shape, np.float32)
+    values[values < 0.5] = -0.0
     ends, (features,) = measure_contacts(fragments, [values])
     for sections in (True, False):
         found, measured = evident_features(fragments, values, sections=sections)

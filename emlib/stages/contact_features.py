@@ -105,7 +105,7 @@ def _sorted_faces(fragments: np.ndarray, boundaries: np.ndarray) -> tuple[np.nda
         u, v = u.ravel()[at].astype(np.uint64), v.ravel()[at].astype(np.uint64)
         ends.append(np.minimum(u, v) << np.uint64(32) | np.maximum(u, v))
         values.append((boundaries[tuple(here)].ravel()[at] + boundaries[tuple(ahead)].ravel()[at]) * np.float32(0.5))
-    pairs, found = np.concatenate(ends), np.concatenate(values)
+    pairs, found = np.concatenate(ends), np.concatenate(values) + np.float32(0)  # -0 becomes 0, whose bits are in order
     if fragments.max() >= MOST_LOCAL:
         order = np.lexsort((found, pairs))
         return pairs[order], found[order]
